@@ -1,0 +1,346 @@
+package hub
+
+import (
+	"math"
+	"time"
+
+	"github.com/slack5/realtime/internal/message"
+)
+
+// begin starts a traversal: one snapshot of the log for all members of the shard. The flag stays set until it ends, so there
+// is one at a time.
+func (sh *shard) begin(t *table) {
+	var sn *snap
+	if k := len(sh.snaps); k > 0 {
+		sn, sh.snaps = sh.snaps[k-1], sh.snaps[:k-1]
+	} else {
+		sn = new(snap)
+	}
+	t.room.mu.Lock()
+	t.since.Store(0)
+	sn.take(&t.room.log)
+	t.room.mu.Unlock()
+	t.trav, t.cursor = sn, len(t.members)
+	sh.step(t)
+}
+
+// step serves a slice of the members. It goes downwards, so that removal by swapping skips nobody; who joined above the
+// cursor has written for himself.
+func (sh *shard) step(t *table) {
+	sn := t.trav
+	if sn.head > sn.front || sn.mixed { // else there is nothing
+		for n := sliceMembers; n > 0; n-- {
+			t.cursor = min(t.cursor, len(t.members)) - 1
+			if t.cursor < 0 {
+				break
+			}
+			m := t.members[t.cursor]
+			if m.pos >= sn.head {
+				continue
+			}
+			if m.s.mode != 0 || m.lag != 0 || sn.mixed || m.pos < sn.front {
+				sh.slow(m, sn)
+				continue
+			}
+			sh.hand(m, sn, sn.head)
+		}
+		if t.cursor > 0 {
+			sh.post(event{kind: evStep, t: t})
+			return
+		}
+	}
+	sh.finish(t)
+}
+
+// finish ends a traversal: the flag is cleared, and set again if the head has moved meanwhile.
+func (sh *shard) finish(t *table) {
+	sn, r := t.trav, t.room
+	if observe := sh.h.cfg.Observe; observe != nil && sn.head > max(t.done, sn.front) && t.size > 0 {
+		observe(time.Duration(time.Now().UnixMilli()-sn.at(max(t.done, sn.front)).when) * time.Millisecond)
+	}
+	head := sn.head
+	*sn = snap{}
+	t.trav = nil
+	sh.snaps = append(sh.snaps, sn)
+	r.mu.Lock()
+	t.done = head
+	t.dirty.Store(false)
+	more := r.log.head != head && !t.dirty.Swap(true)
+	r.mu.Unlock()
+	if more {
+		sh.post(event{kind: evDirty, t: t})
+	}
+}
+
+// hand writes a member the frames from its place to entry end, which it owes nothing of to anyone's order: no allocation, no
+// lock. A short write leaves the rest of a half-written frame with the session.
+func (sh *shard) hand(m *member, sn *snap, end int64) {
+	s := m.s
+	for m.pos < end {
+		b, to := sn.run(m.pos)
+		if to > end {
+			b, to = sn.upto(b, m.pos, end, to)
+		}
+		if !sh.give(m, sn, b, to) {
+			break
+		}
+	}
+	if m.pos < sn.head {
+		sh.settle(m, sn)
+		if s.mode&modeBlocked != 0 {
+			sh.watched[s] = struct{}{}
+		}
+	}
+}
+
+// give writes b, the entries from the member's place to entry to. False: the socket is full or dead.
+func (sh *shard) give(m *member, sn *snap, b []byte, to int64) bool {
+	s, from := m.s, m.pos
+	k := sh.write(s, b)
+	if k < len(b) {
+		if s.mode&modeDead != 0 {
+			return false
+		}
+		next, part := sn.written(from, to, k)
+		if part > 0 { // its place is already behind the frame whose rest it keeps
+			next++
+			e, _ := sn.upto(b, from, next, to)
+			s.rest = e[k:]
+		}
+		to = next
+	}
+	m.pos = to
+	if to > from {
+		m.at = max(m.at, sn.posBefore(to))
+		if m.res != nil {
+			m.res.replayed += int(to - from)
+			sh.n.replayed += uint64(to - from)
+		} else {
+			sh.n.delivered += uint64(to - from)
+		}
+	}
+	return k == len(b)
+}
+
+// slow serves a member that is not simply up to date.
+func (sh *shard) slow(m *member, sn *snap) {
+	s := m.s
+	switch {
+	case s.mode&(modeClosing|modeDead) != 0:
+	case s.mode&modeBlocked != 0:
+		sh.settle(m, sn)
+	case s.mode == 0 && m.pos >= sn.front && m.res == nil:
+		sh.pick(m, sn, sn.head)
+		sh.settle(m, sn)
+	default:
+		sh.flush(s)
+	}
+}
+
+// settle keeps count of who is behind, and late.
+func (sh *shard) settle(m *member, sn *snap) {
+	if m.t == nil {
+		return
+	}
+	if m.pos >= sn.head && m.park < 0 {
+		sh.caughtUp(m)
+		return
+	}
+	if m.lag&lagBehind == 0 {
+		m.lag |= lagBehind
+		m.r.behind.Add(1)
+	}
+	if m.s.behindAt == 0 {
+		m.s.behindAt = sh.clock.Load()
+		sh.watched[m.s] = struct{}{}
+	}
+	if m.res != nil || m.park >= 0 || m.lag&lagSlow != 0 {
+		return
+	}
+	owed := int64(math.MaxInt64)
+	if m.pos >= sn.front {
+		owed = sn.end - sn.at(m.pos).off
+	}
+	late := owed > lateBytes(m.r.count.Load())
+	switch {
+	case late && m.lag&lagLate == 0:
+		m.lag |= lagLate
+		m.r.late.Add(1)
+		sh.late = append(sh.late, lateMember{m, sh.clock.Load() + lateFor.Milliseconds()})
+	case !late && m.lag&lagLate != 0:
+		m.lag &^= lagLate
+		m.r.late.Add(-1)
+	}
+}
+
+func (sh *shard) caughtUp(m *member) {
+	if m.lag&lagBehind != 0 {
+		m.r.behind.Add(-1)
+	}
+	if m.lag&lagLate != 0 {
+		m.r.late.Add(-1)
+	}
+	m.lag = 0
+}
+
+// flush writes all that a session is due, in the order that keeps resuming sound: what was begun, own frames, then of all
+// its rooms the one whose next entry is oldest. Rooms that resume go first and alone; a room that waits holds back what is
+// newer than the place it waits at.
+func (sh *shard) flush(s *Session) {
+	for sh.drain(s) {
+		m, limit := sh.nextDue(s)
+		if m == nil {
+			break
+		}
+		sh.deliver(m, limit)
+	}
+	if s.mode&(modeBlocked|modeClosing|modeDead) == 0 {
+		s.behindAt = 0
+		if s.resuming == 0 && s.waits == 0 {
+			s.mode &^= modeHeld
+		}
+	}
+}
+
+// nextDue returns the room that goes next and the position up to which it may.
+func (sh *shard) nextDue(s *Session) (due *member, limit message.Position) {
+	const never = message.Position(math.MaxUint64)
+	first, limit, resuming := never, never, s.resuming
+	for m := s.first; m != nil; m = m.next {
+		if s.resuming > 0 && (m.res == nil || !m.res.holds) {
+			continue
+		}
+		p, some := sh.nextOf(m)
+		if s.resuming != resuming { // one more stands: perhaps the others may go now
+			return sh.nextDue(s)
+		}
+		if !some {
+			continue
+		}
+		if m.park >= 0 || m.t == nil {
+			limit = min(limit, p)
+		} else if p < first {
+			due, limit, first = m, min(limit, first), p
+		} else {
+			limit = min(limit, p)
+		}
+	}
+	if first > limit {
+		return nil, 0
+	}
+	return due, limit
+}
+
+// nextOf returns the position of the member's next entry, or of the place it waits at. A member whose place has fallen off
+// the log begins to wait here.
+func (sh *shard) nextOf(m *member) (p message.Position, some bool) {
+	if m.park >= 0 || m.t == nil {
+		return m.at, true
+	}
+	m.r.mu.Lock()
+	l := &m.r.log
+	end := l.head
+	if m.res != nil {
+		end = m.res.join
+	}
+	lost := m.pos < l.front
+	if !lost && m.pos < end {
+		p, some = l.at(m.pos).pos, true
+	}
+	m.r.mu.Unlock()
+	if lost {
+		sh.await(m)
+		if m.park >= 0 {
+			return m.at, true
+		}
+		return sh.nextOf(m)
+	}
+	if !some && m.res != nil {
+		held := m.res.holds
+		sh.stand(m)
+		if !held {
+			return sh.nextOf(m)
+		}
+	}
+	return p, some
+}
+
+// deliver writes one room of a session up to a position, as far as the socket takes it.
+func (sh *shard) deliver(m *member, limit message.Position) {
+	sn := &sh.one
+	m.r.mu.Lock()
+	sn.take(&m.r.log)
+	m.r.mu.Unlock()
+	if m.pos < sn.front {
+		return // evicted since: nextOf sees it
+	}
+	end := sn.head
+	if m.res != nil {
+		end = m.res.join
+	}
+	if limit < sn.pos {
+		end = min(end, max(sn.search(limit+1), m.pos+1))
+	}
+	sh.pick(m, sn, end)
+	sh.settle(m, sn)
+	*sn = snap{}
+}
+
+// pick writes entries up to end, leaving out those that are not for this member.
+func (sh *shard) pick(m *member, sn *snap, end int64) {
+	if !sn.mixed && m.res == nil {
+		sh.hand(m, sn, end)
+		return
+	}
+	for m.pos < end && m.s.mode&(modeBlocked|modeDead) == 0 {
+		n := m.pos
+		for n < end && !m.wants(sn, n) {
+			n++
+		}
+		if n > m.pos {
+			sh.n.skipped += uint64(n - m.pos)
+			m.pos, m.at = n, max(m.at, sn.posBefore(n))
+			continue
+		}
+		b, to := sn.run(n)
+		for k := n + 1; k < min(to, end); k++ {
+			if !m.wants(sn, k) {
+				b, to = sn.upto(b, n, k, to)
+			}
+		}
+		if to > end {
+			b, to = sn.upto(b, n, end, to)
+		}
+		if !sh.give(m, sn, b, to) {
+			return
+		}
+	}
+}
+
+// wants tells whether an entry is for the member: not masked, and, while it resumes, owed by its place.
+func (m *member) wants(sn *snap, n int64) bool {
+	e := sn.at(n)
+	if e.flags&presence != 0 && !m.sees {
+		return false
+	}
+	if e.flags&excluding != 0 {
+		m.r.mu.Lock()
+		mask := m.r.log.masked[n]
+		m.r.mu.Unlock()
+		if mask != nil && mask.Excludes(m.s.ID, m.s.User) {
+			return false
+		}
+	}
+	if m.res == nil {
+		return true
+	}
+	switch {
+	case e.flags&degraded != 0:
+		return true
+	case e.flags&(belated|notice) != 0:
+		return n >= m.res.behind
+	case e.flags&stored != 0:
+		return e.pos > m.res.from.Position
+	}
+	return false // ephemeral ones up to the join head
+}

@@ -1,0 +1,180 @@
+package hub
+
+import (
+	"slices"
+
+	"github.com/slack5/realtime/internal/message"
+)
+
+const (
+	minChunk = 1 << 10
+	maxChunk = 64 << 10
+)
+
+// chunk holds whole frames. Its array is never replaced and a byte once written never changes, so those who took a
+// snapshot read it without a lock.
+type chunk struct {
+	b     []byte // all of the array
+	base  int64  // byte offset of b[0] in the log
+	used  int    // bytes filled; final once a newer chunk exists. Guarded by the room's lock
+	first int64  // number of its first entry
+	end   int64  // behind its last entry; final like used
+}
+
+// log is a room's frames, oldest first, numbered on this node by its own signed count. It grows at both ends: Append adds
+// at the head, fillers put pages of history in front. Guarded by the room's lock.
+type log struct {
+	index
+	chunks  []*chunk
+	first   int32                      // number of chunks[0]
+	bytes   int64                      // what the chunks and index pages hold, charged to the node's budget
+	special int                        // entries that not every member gets
+	masked  map[int64]*message.Message // their exclusions, by entry number
+	// base: everything at or before it is not in the log. It is the stored position before the front, or, of a room
+	// without history, the broker's time when the room was asked for.
+	base message.Position
+	// link is the position that the first stored entry names as its predecessor; without one, the room's tip. 0: none.
+	link message.Position
+	pos  message.Position // of the newest stored entry, else base
+	// bottom: history has been read to its end and what lies below the front cannot be had.
+	bottom    bool
+	cut       message.Position // with bottom: history was deleted up to here
+	since     message.Position // with bottom: the broker vouches from here
+	limited   bool             // with bottom: history has more, but it was not to be read
+	stretches []stretch        // degraded times, oldest first
+}
+
+// stretch is a time in which the broker was away: entries [from, to). Open while to is 0.
+type stretch struct{ from, to int64 }
+
+// add appends a frame as the next entry and returns its number and what it added to the log's size.
+func (l *log) add(f []byte, e rec) (n int64) {
+	c := l.room(len(f))
+	n = l.head
+	e.off, e.chunk = c.base+int64(c.used), l.first+int32(len(l.chunks))-1
+	c.used += copy(c.b[c.used:], f)
+	l.bytes += l.push(e)
+	l.pos = e.pos
+	c.end = l.head
+	return n
+}
+
+// room returns the newest chunk with at least n bytes free, making one if need be.
+func (l *log) room(n int) *chunk {
+	var last *chunk
+	size, base := minChunk, int64(0)
+	if k := len(l.chunks); k > 0 {
+		last = l.chunks[k-1]
+		if len(last.b)-last.used >= n {
+			return last
+		}
+		size, base = 2*len(last.b), last.base+int64(last.used)
+	}
+	c := &chunk{b: make([]byte, max(n, min(max(size, 4*n), maxChunk))), base: base, first: l.head, end: l.head}
+	l.chunks = append(l.chunks, c)
+	l.bytes += int64(len(c.b))
+	return c
+}
+
+// splice puts frames in front: they lie one after another in b, es tells where. They get the numbers below the front, so
+// nothing changes its place.
+func (l *log) splice(b []byte, es []rec, base, link message.Position) {
+	if len(es) > 0 {
+		at := int64(0)
+		if len(l.chunks) > 0 {
+			at = l.chunks[0].base
+		}
+		c := &chunk{b: b, base: at - int64(len(b)), used: len(b), first: l.front - int64(len(es)), end: l.front}
+		l.first--
+		l.chunks = append([]*chunk{c}, l.chunks...)
+		l.bytes += int64(cap(b))
+		for _, e := range slices.Backward(es) {
+			e.off += c.base
+			e.chunk = l.first
+			l.bytes += l.unshift(e)
+		}
+	}
+	l.base, l.link = base, link
+}
+
+// evict drops the oldest chunk, and what else is left of a degraded time that it cuts into: half of one cannot be placed.
+func (l *log) evict() {
+	c, n := l.chunks[0], l.chunks[0].end
+	for _, st := range l.stretches {
+		if st.from < n && st.to > n {
+			n = st.to
+		}
+	}
+	if n > l.front {
+		if p := l.at(n - 1).pos; p > l.base {
+			l.base, l.link = p, p
+		}
+	}
+	l.bottom, l.limited = false, false
+	l.dropTo(max(n, l.front))
+	l.chunks = slices.Clone(l.chunks[1:])
+	l.first++
+	l.bytes -= int64(cap(c.b))
+}
+
+// dropTo moves the front.
+func (l *log) dropTo(n int64) {
+	if l.special > 0 {
+		for i := l.front; i < n; i++ {
+			if l.at(i).flags&special != 0 {
+				l.special--
+				delete(l.masked, i)
+			}
+		}
+	}
+	l.bytes -= l.shift(n)
+	for len(l.stretches) > 0 && l.stretches[0].to != 0 && l.stretches[0].to <= n {
+		l.stretches = l.stretches[1:]
+	}
+}
+
+// clear drops everything up to pos, which history no longer has.
+func (l *log) clear(pos message.Position) {
+	for len(l.chunks) > 0 {
+		l.evict()
+	}
+	l.stretches = nil
+	l.base = max(l.base, pos)
+	l.link, l.pos = l.base, max(l.pos, l.base)
+	l.bottom, l.limited, l.cut, l.since = true, false, l.base, 0
+}
+
+// end is the byte offset behind the newest frame.
+func (l *log) end() int64 {
+	if len(l.chunks) == 0 {
+		return 0
+	}
+	c := l.chunks[len(l.chunks)-1]
+	return c.base + int64(c.used)
+}
+
+// place is where one who has received everything up to q goes on: behind the stored entry q, or behind the last one
+// before it. q must not lie below base.
+func (l *log) place(q message.Position) int64 {
+	hi := l.search(q + 1)
+	if hi == l.front {
+		return hi
+	}
+	lo := l.search(l.at(hi - 1).pos)
+	if l.at(lo).flags&stored != 0 {
+		return lo + 1
+	}
+	return lo
+}
+
+// tail returns the number after which at most keep stored entries lie before j.
+func (l *log) tail(j int64, keep int) (n int64, cut bool) {
+	for n = j; n > l.front; n-- {
+		if l.at(n-1).flags&stored != 0 {
+			if keep--; keep < 0 {
+				return n, true
+			}
+		}
+	}
+	return n, false
+}

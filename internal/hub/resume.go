@@ -1,0 +1,418 @@
+package hub
+
+import (
+	"time"
+
+	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/message"
+)
+
+const (
+	// inexact is what a position loses when it stands for another room: the write timeout, and detection and healing of an
+	// outage.
+	inexact = 30 * time.Second
+	// ahead is how far before the broker's clock a position may lie: beyond, it was not made here.
+	ahead = 10 * time.Second
+)
+
+// open lets a session begin: the welcome is its first frame, then its joins.
+func (sh *shard) open(s *Session, welcome []byte, ms []*member) {
+	s.mode |= modeHeld
+	s.resuming = int16(len(ms))
+	if len(welcome) > 0 {
+		s.owed.Add(int32(len(welcome)))
+		sh.send(s, "", welcome)
+	}
+	for _, m := range ms {
+		if s.mode&(modeClosing|modeDead) != 0 {
+			return
+		}
+		sh.admit(m)
+	}
+	sh.flush(s)
+}
+
+// join admits members to further rooms.
+func (sh *shard) join(s *Session, ms []*member) {
+	if s.mode&(modeClosing|modeDead) != 0 {
+		s.refuse(ms)
+		return
+	}
+	for _, m := range ms {
+		if old := s.findLocked(m.r.name); old != nil {
+			sh.again(old, m)
+			continue
+		}
+		s.mu.Lock()
+		m.next, s.first = s.first, m
+		s.mu.Unlock()
+		if m.res.holds {
+			s.resuming++
+			s.mode |= modeHeld
+		}
+		sh.admit(m)
+	}
+	sh.flush(s)
+}
+
+// again answers a join of a room that was joined already: nothing is replayed.
+func (sh *shard) again(old, m *member) {
+	if f := m.res.frame; f != nil {
+		sh.answer(old, f)
+	}
+	m.res.call.one()
+	sh.h.release(m.r)
+}
+
+// admit makes m a member, if the room is live: it is in the table and counted before the head is read, so no wake-up is
+// lost. From then on the join stands; what it resumes comes after.
+func (sh *shard) admit(m *member) {
+	s, r := m.s, m.r
+	r.mu.Lock()
+	t := r.table(sh)
+	if !r.live {
+		sh.park(m, t)
+		r.mu.Unlock()
+		return
+	}
+	s.mu.Lock()
+	m.t, m.idx = t, int32(len(t.members))
+	s.mu.Unlock()
+	t.members = append(t.members, m)
+	t.size++
+	if t.size == 1 {
+		t.done = r.log.head
+	}
+	r.count.Add(1)
+	l := &r.log
+	m.res.join, m.pos = l.head, l.head
+	q := m.res.from.Position
+	if !m.res.asked {
+		m.at = l.pos
+	}
+	far := m.res.asked && q > l.pos
+	r.mu.Unlock()
+	sh.stood(m)
+	switch {
+	case !m.res.asked:
+		sh.stand(m)
+	case far && q.Time().After(sh.h.feed.Now().Time().Add(ahead)):
+		sh.skipGap(m, message.GapUnknownPosition, m.pos)
+		m.res.from.Position, m.at = r.base(), r.base()
+		sh.stand(m)
+	default:
+		sh.await(m)
+	}
+}
+
+func (r *room) base() message.Position {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.pos
+}
+
+// stood tells the join's asker that it has its head; those of Open have the reading begin.
+func (sh *shard) stood(m *member) {
+	call, s := m.res.call, m.s
+	if call.one() && s.opening.Load() == call {
+		s.opening.Store(nil)
+		s.reply = true
+	}
+}
+
+// await finds the place of a member that comes with a position: in the log, or else it waits for a filler, or is moved over
+// what cannot be had.
+func (sh *shard) await(m *member) {
+	r := m.r
+	r.mu.Lock()
+	l := &r.log
+	q := m.at
+	limit := 0
+	if m.res != nil {
+		limit = sh.h.cfg.ResumeLimit
+	}
+	switch n, why, found := l.locate(q, m.until(), limit); {
+	case found && why == "":
+		sh.dropped(m, n)
+		m.pos = n
+		sh.placed(m, l, n)
+		sh.unpark(m)
+		r.mu.Unlock()
+	case found:
+		sh.dropped(m, n)
+		sh.unpark(m)
+		r.mu.Unlock()
+		sh.skipGap(m, why, n)
+	default:
+		sh.park(m, m.t)
+		r.demand.add(q, m.until(), m.res == nil)
+		r.mu.Unlock()
+		sh.h.fill.request(r)
+	}
+}
+
+// dropped counts what a member that was connected all the time will not be written: entries that fell off the log and that
+// history does not have.
+func (sh *shard) dropped(m *member, n int64) {
+	if m.res == nil && n > m.pos {
+		sh.n.lost[lossDropped] += uint64(n - m.pos)
+	}
+}
+
+// until is the number a resume ends at.
+func (m *member) until() int64 {
+	if m.res != nil {
+		return m.res.join
+	}
+	return m.pos
+}
+
+// placed completes a resume that has its place: of a degraded time that ends behind it, all is owed.
+func (sh *shard) placed(m *member, l *log, n int64) {
+	if m.res == nil {
+		return
+	}
+	m.res.behind = n
+	for _, st := range l.stretches {
+		if st.from < n && st.from >= l.front && (st.to == 0 || st.to > n) {
+			m.pos = st.from
+		}
+	}
+}
+
+// locate finds where one who has received everything up to q goes on. found with a reason: the entries before n cannot be
+// had. Not found: history has to be read. limit bounds what lies between place and until; 0: no bound.
+func (l *log) locate(q message.Position, until int64, limit int) (n int64, why message.GapReason, found bool) {
+	if q >= l.base {
+		n = l.place(q)
+	} else if n = l.front; l.bottom {
+		why = l.missing(q)
+	}
+	if limit > 0 && until > n {
+		if tail, cut := l.tail(until, limit); cut && tail > n {
+			return tail, message.GapLimit, true
+		}
+	}
+	if q < l.base && !l.bottom {
+		return 0, "", false
+	}
+	return n, why, true
+}
+
+// missing judges one who stands at q below the front when history has been read to its end.
+func (l *log) missing(q message.Position) message.GapReason {
+	switch {
+	case l.link != 0 && l.link <= q:
+		return ""
+	case q < l.cut:
+		return message.GapDeleted
+	case l.limited:
+		return message.GapLimit
+	case l.link == 0 && q >= l.since:
+		return ""
+	case l.link == 0:
+		return message.GapUnknownPosition
+	}
+	return message.GapExpired
+}
+
+// skipGap moves a member over a hole to entry n and tells it with a frame that lies exactly there.
+func (sh *shard) skipGap(m *member, why message.GapReason, n int64) {
+	r := m.r
+	g := frame.Gap{Room: r.name, Reason: why, After: r.id(m.at)}
+	r.mu.Lock()
+	l := &r.log
+	told := n < l.head && l.at(n).flags&notice != 0 && why == message.GapDeleted // everyone is told by the entry there
+	if n < l.head {
+		g.Before, _ = frame.ReadID(l.frame(n))
+	}
+	m.pos = n
+	m.at = max(m.at, l.before(n))
+	if m.res != nil {
+		m.res.behind, m.res.gap, m.res.oldest = n, why, g.Before
+		if m.res.from.Position > m.at { // a position that never was here
+			m.res.from.Position = m.at
+		}
+	}
+	r.mu.Unlock()
+	sh.h.stats.gap(why)
+	if !told {
+		f := g.Append(nil, time.Now().UnixMilli())
+		m.s.owed.Add(int32(len(f)))
+		sh.send(m.s, r.name, f)
+	}
+}
+
+// frame returns entry n's bytes.
+func (l *log) frame(n int64) []byte {
+	e := l.at(n)
+	c := l.chunks[e.chunk-l.first]
+	return c.b[e.off-c.base : c.used]
+}
+
+// before is the stored position in front of entry n.
+func (l *log) before(n int64) message.Position {
+	switch {
+	case n == l.head:
+		return l.pos
+	case n > l.front:
+		return l.at(n - 1).pos
+	}
+	return l.base
+}
+
+// park has a member wait; the room's lock is held.
+func (sh *shard) park(m *member, t *table) {
+	if m.park >= 0 {
+		return
+	}
+	m.park = int32(len(t.parked))
+	t.parked = append(t.parked, m)
+	m.s.waits++
+	m.s.mode |= modeHeld
+	sh.watched[m.s] = struct{}{}
+}
+
+func (sh *shard) unpark(m *member) {
+	if m.park < 0 {
+		return
+	}
+	t := m.t
+	if t == nil {
+		t = m.r.table(sh)
+	}
+	last := len(t.parked) - 1
+	t.parked[m.park] = t.parked[last]
+	t.parked[m.park].park = m.park
+	t.parked[last] = nil
+	t.parked = t.parked[:last]
+	m.park = -1
+	m.s.waits--
+}
+
+// live admits the joins that waited for the room.
+func (sh *shard) live(t *table) {
+	for _, m := range append([]*member(nil), t.parked...) {
+		if m.park < 0 || m.t != nil {
+			continue
+		}
+		t.room.mu.Lock()
+		sh.unpark(m)
+		t.room.mu.Unlock()
+		sh.admit(m)
+		sh.flush(m.s)
+	}
+}
+
+// refilled lets members go on for which history now suffices, or is known to end.
+func (sh *shard) refilled(t *table) {
+	for _, m := range append([]*member(nil), t.parked...) {
+		if m.park < 0 || m.t == nil {
+			continue
+		}
+		sh.await(m)
+		if m.park < 0 {
+			sh.flush(m.s)
+		}
+	}
+}
+
+// stand ends a resume: the member is at its join head, and is told.
+func (sh *shard) stand(m *member) {
+	s, res := m.s, m.res
+	m.res = nil
+	if res.holds {
+		s.resuming--
+	}
+	if res.frame == nil {
+		if res.asked {
+			sh.h.stats.replay(res.gap)
+		}
+		return
+	}
+	f := res.frame
+	if f.Resumed = res.asked; res.asked {
+		f.Recovered, f.Replayed, f.Reason, f.OldestID = res.gap == "", res.replayed, res.gap, res.oldest
+		sh.h.stats.replay(res.gap)
+	}
+	sh.answer(m, f)
+}
+
+// answer sends a member its subscribed frame: where it stands now, and who is there.
+func (sh *shard) answer(m *member, f *frame.Subscribed) {
+	f.LastID = message.ID{Position: m.at, Low: sh.h.minter.Low(m.r.tag, true)}
+	if f.Counts {
+		n := int(m.r.count.Load())
+		f.Users, f.Sessions = n, n
+	}
+	b := f.Append(nil, time.Now().UnixMilli())
+	m.s.owed.Add(int32(len(b)))
+	sh.send(m.s, m.r.name, b)
+}
+
+// leave ends one membership; what was written of the room lies before f.
+func (sh *shard) leave(s *Session, name message.Room, f []byte) {
+	m := s.findLocked(name)
+	if m == nil || s.mode&(modeClosing|modeDead) != 0 {
+		s.owed.Add(int32(-len(f)))
+		return
+	}
+	sh.stamp(s, name, f)
+	sh.remove(m, lossLeft)
+	if s.anchor == m.r {
+		s.anchor = s.fallback
+	}
+	sh.queue(s, f)
+	sh.flush(s)
+}
+
+func (sh *shard) leaveAll(s *Session) {
+	for s.first != nil {
+		sh.remove(s.first, lossClosed)
+	}
+	s.waits, s.resuming, s.behindAt = 0, 0, 0
+}
+
+// remove takes a member out of everything. What it had not been written is counted as lost for why.
+func (sh *shard) remove(m *member, why loss) {
+	s, r := m.s, m.r
+	if m.res != nil {
+		if m.t == nil {
+			m.res.call.err.Store(true)
+			m.res.call.one()
+		}
+		if m.res.holds {
+			s.resuming--
+		}
+		m.res = nil
+	}
+	sh.caughtUp(m)
+	r.mu.Lock()
+	sh.unpark(m)
+	if t := m.t; t != nil {
+		last := len(t.members) - 1
+		t.members[m.idx] = t.members[last]
+		t.members[m.idx].idx = m.idx
+		t.members[last] = nil
+		t.members = t.members[:last]
+		t.size--
+		r.count.Add(-1)
+		if owed := r.log.head - m.pos; owed > 0 {
+			sh.n.lost[why] += uint64(owed)
+		}
+		r.dropEmpty(t)
+	} else {
+		r.dropEmpty(r.table(sh))
+	}
+	r.mu.Unlock()
+	s.mu.Lock()
+	for p := &s.first; *p != nil; p = &(*p).next {
+		if *p == m {
+			*p = m.next
+			break
+		}
+	}
+	m.t = nil
+	s.mu.Unlock()
+	sh.h.release(r)
+}

@@ -1,0 +1,276 @@
+package hub
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/message"
+)
+
+type roomState uint8
+
+const (
+	roomNew        roomState = iota // not asked for
+	roomSubscribed                  // asked for; live once Live came
+	roomLeaving                     // being unsubscribed: who comes meanwhile has it asked for again
+)
+
+// room is a room as this node has it: a log and, per shard with members, a table.
+type room struct {
+	h    *Hub
+	name message.Room
+	tag  uint16
+
+	// guarded by its stripe's lock
+	state   roomState
+	refs    int       // joins asked for and members
+	emptied time.Time // when the linger ends that began last
+
+	mu     sync.Mutex // taken before a shard's queue lock; nothing else is taken under it
+	log    log
+	asked  message.Position // the broker's time before it was asked for the room
+	live   bool
+	tables []*table
+	demand demand    // who waits for history
+	pin    time.Time // the front stays until then: members that a filler served are passing
+
+	count  atomic.Int32 // members on all shards
+	late   atomic.Int32 // of these, late ones
+	behind atomic.Int32 // of these, behind or waiting
+}
+
+// table holds a room's members of one shard. Without a mark, fields are the shard's.
+type table struct {
+	sh   *shard
+	room *room
+
+	members []*member
+	parked  []*member // wait for the room to be live, or for history
+	trav    *snap     // of the traversal under way
+	cursor  int       // members below it are still to be served
+	done    int64     // who is not behind stands here or further. Guarded by the room's lock
+	size    int       // members; written by the shard under the room's lock
+
+	dirty atomic.Bool  // a traversal is queued or under way
+	since atomic.Int64 // Unix ms of the oldest entry whose traversal has not begun; 0: none
+}
+
+// table returns the shard's table, made if need be; the lock is held.
+func (r *room) table(sh *shard) *table {
+	for _, t := range r.tables {
+		if t.sh == sh {
+			return t
+		}
+	}
+	t := &table{sh: sh, room: r, done: r.log.head}
+	r.tables = append(r.tables, t)
+	return t
+}
+
+// dropEmpty takes a table without members off the room's list, which others may be reading; the lock is held.
+func (r *room) dropEmpty(t *table) {
+	if t.size > 0 || len(t.parked) > 0 {
+		return
+	}
+	var rest []*table
+	for _, o := range r.tables {
+		if o != t {
+			rest = append(rest, o)
+		}
+	}
+	r.tables = rest
+}
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// Append renders the entry once for all members and wakes the shards that have any.
+func (h *Hub) Append(e message.Entry) {
+	m := e.Message
+	r := h.lookup(m.Room)
+	if r == nil {
+		return
+	}
+	buf := buffers.Get().(*[]byte)
+	*buf = frame.AppendMessage((*buf)[:0], m)
+	var flags uint8
+	switch {
+	case e.Flags&message.Ephemeral != 0:
+		flags = ephemeral
+	case e.Flags&message.Degraded != 0:
+		flags = degraded
+	case e.Flags&message.Belated != 0:
+		flags = belated | stored
+	default:
+		flags = stored
+	}
+	if m.Type == message.TypePresence {
+		flags |= presence
+	}
+	mask := m
+	if m.HasExclusions() {
+		flags |= excluding
+	} else {
+		mask = nil
+	}
+	r.append(*buf, flags, m.ID.Position, e.Prev, mask)
+	buffers.Put(buf)
+}
+
+// append adds a frame to the log. pos and prev are looked at if it is stored.
+func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *message.Message) {
+	now := time.Now().UnixMilli()
+	r.mu.Lock()
+	if !r.live {
+		r.mu.Unlock()
+		return
+	}
+	l := &r.log
+	was := l.bytes
+	e := rec{pos: l.pos, when: now, flags: flags}
+	if flags&stored != 0 && flags&belated == 0 {
+		if l.link == 0 && prev != 0 && l.pos == l.base {
+			l.link = prev // the first stored one of a room that had no tip
+		}
+		e.pos = max(pos, l.pos)
+	}
+	n := l.add(f, e)
+	if flags&special != 0 {
+		l.special++
+		if mask != nil {
+			if l.masked == nil {
+				l.masked = make(map[int64]*message.Message)
+			}
+			l.masked[n] = mask
+		}
+	}
+	r.trim(now)
+	grown := l.bytes - was
+	r.h.stats.appended.Add(1)
+	tables := r.tables
+	for _, t := range tables {
+		if t.since.Load() == 0 {
+			t.since.Store(now)
+		}
+	}
+	r.mu.Unlock()
+	for _, t := range tables {
+		if !t.dirty.Swap(true) {
+			t.sh.post(event{kind: evDirty, t: t})
+		}
+	}
+	r.h.charge(grown)
+}
+
+// notice appends a frame of the server's own, which takes the log's position.
+func (r *room) notice(f []byte, change func(l *log)) {
+	r.mu.Lock()
+	frame.Stamp(f, message.ID{Position: max(r.log.pos, 1), Low: r.h.minter.Low(r.tag, true)})
+	if change != nil {
+		was := r.log.bytes
+		change(&r.log)
+		r.h.charge(r.log.bytes - was)
+	}
+	r.mu.Unlock()
+	r.append(f, notice, 0, 0, nil)
+}
+
+// Live opens the room: its log begins behind tip.
+func (h *Hub) Live(name message.Room, tip message.Position, down bool) {
+	r := h.lookup(name)
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	if r.live {
+		r.mu.Unlock()
+		return
+	}
+	r.live = true
+	l := &r.log
+	l.base, l.link = max(tip, r.asked), tip
+	if tip != 0 {
+		l.base = tip
+	}
+	l.pos = l.base
+	if down {
+		l.stretches = append(l.stretches, stretch{from: l.head})
+	}
+	tables := r.tables
+	r.mu.Unlock()
+	for _, t := range tables {
+		t.sh.post(event{kind: evLive, t: t})
+	}
+}
+
+// Gap tells members of a hole that healing could not fill.
+func (h *Hub) Gap(name message.Room, after, before message.Position, why message.GapReason) {
+	r := h.lookup(name)
+	if r == nil {
+		return
+	}
+	h.stats.gap(why)
+	g := frame.Gap{Room: name, After: r.id(after), Before: r.id(before), Reason: why}
+	r.notice(g.Append(nil, time.Now().UnixMilli()), nil)
+}
+
+// id names a position of the room of which the message is not known.
+func (r *room) id(p message.Position) message.ID {
+	if p == 0 {
+		return message.ID{}
+	}
+	return message.ID{Position: p, Low: r.h.minter.Low(r.tag, true)}
+}
+
+// Deleted drops what the log holds and tells everyone with one entry.
+func (h *Hub) Deleted(name message.Room, upTo message.Position) {
+	r := h.lookup(name)
+	if r == nil {
+		return
+	}
+	h.stats.gap(message.GapDeleted)
+	g := frame.Gap{Room: name, After: r.id(upTo), Reason: message.GapDeleted}
+	r.notice(g.Append(nil, time.Now().UnixMilli()), func(l *log) { l.clear(upTo) })
+}
+
+// Degraded begins a time without the broker.
+func (h *Hub) Degraded(name message.Room) { h.outage(name, false) }
+
+// Restored ends it.
+func (h *Hub) Restored(name message.Room) { h.outage(name, true) }
+
+func (h *Hub) outage(name message.Room, over bool) {
+	for _, r := range h.named(name) {
+		o := frame.Outage{Room: name, Restored: over}
+		r.notice(o.Append(nil, time.Now().UnixMilli()), func(l *log) {
+			k := len(l.stretches)
+			open := k > 0 && l.stretches[k-1].to == 0
+			switch {
+			case over && open:
+				l.stretches[k-1].to = l.head + 1 // the notice itself ends it
+			case !over && !open:
+				l.stretches = append(l.stretches, stretch{from: l.head})
+			}
+		})
+	}
+}
+
+// named returns the room, or all for "".
+func (h *Hub) named(name message.Room) (rs []*room) {
+	if name != "" {
+		if r := h.lookup(name); r != nil {
+			rs = append(rs, r)
+		}
+		return rs
+	}
+	for i := range h.rooms {
+		st := &h.rooms[i]
+		st.mu.RLock()
+		for _, r := range st.rooms {
+			rs = append(rs, r)
+		}
+		st.mu.RUnlock()
+	}
+	return rs
+}

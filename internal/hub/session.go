@@ -1,0 +1,286 @@
+package hub
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/message"
+)
+
+// Session is one connection as the hub knows it. Its exported methods may be called from any goroutine; none but Join and
+// AwaitJoins waits. After the session's end they do nothing.
+type Session struct {
+	ID   string
+	User string // of an anonymous session its ID
+
+	h  *Hub
+	sh *shard
+	w  Writer
+
+	owed    atomic.Int32            // bytes of own frames posted and not written
+	over    atomic.Bool             // they passed the budget: the session is being cut
+	opening atomic.Pointer[joining] // nil: the joins of Open stand
+
+	mu    sync.Mutex // guards the list's shape: the shard changes it, others look through it
+	first *member    // rooms joined, or being joined
+
+	// the shard's
+	anchor    *room  // whose position frames without a room carry
+	fallback  *room  // the anchor's heir: the user's room, or @global
+	rest      []byte // what is still to be written of a room's frame
+	own       []byte // stamped own frames not yet written
+	mode      uint8
+	reply     bool // tell the writer to read on when own frames are written
+	shut      bool
+	resuming  int16 // rooms that hold others back until they stand
+	waits     int16 // rooms that wait: to be live, or for history
+	progress  int64 // Unix ms of the last byte taken, or of when it blocked
+	behindAt  int64 // since when some room has been behind; 0: none is
+	closingAt int64
+}
+
+const (
+	modeBlocked uint8 = 1 << iota // the socket is full
+	modeHeld                      // rooms resume or wait: only flush knows the order
+	modeClosing                   // the close frame is queued
+	modeDead                      // nothing can be written any more
+	modeGone                      // released
+)
+
+// member is a session in a room. The shard's, but for what is said otherwise.
+type member struct {
+	s    *Session
+	r    *room
+	t    *table  // nil until it is a member
+	next *member // in the session's list, guarded by its lock
+
+	pos int64            // number of the next entry to be written
+	at  message.Position // stored position delivered: what a frame of the room's carries
+	res *resume          // until it stands at its join head
+
+	idx  int32 // in t.members
+	park int32 // in the table's parked list; -1: does not wait
+	lag  uint8
+	sees bool // presence entries
+}
+
+const (
+	lagBehind uint8 = 1 << iota // counted in room.behind
+	lagLate                     // counted in room.late
+	lagSlow                     // was late for longer than it may count
+)
+
+// resume is what a member needs until it stands.
+type resume struct {
+	call     *joining
+	frame    *frame.Subscribed // nil: no answer is wanted
+	from     message.ID
+	asked    bool // something is to be replayed
+	holds    bool // other rooms wait for it
+	since    int64
+	join     int64 // the room's head at the join
+	behind   int64 // number behind the resume's place: belated entries before it are known
+	replayed int
+	gap      message.GapReason
+	oldest   message.ID
+}
+
+// joining counts joins that do not stand yet.
+type joining struct {
+	left atomic.Int32
+	done chan struct{}
+	err  atomic.Bool // the session ended before
+}
+
+func newJoining(n int) *joining {
+	j := &joining{done: make(chan struct{})}
+	if j.left.Store(int32(n)); n == 0 {
+		close(j.done)
+	}
+	return j
+}
+
+func (j *joining) one() bool {
+	if j.left.Add(-1) == 0 {
+		close(j.done)
+		return true
+	}
+	return false
+}
+
+// Open describes a new session.
+type Open struct {
+	ID, User string
+	Writer   Writer
+	Anchor   message.Room // the first room of the URL; else the user's room or Global. One of Joins
+	Fallback message.Room // the user's room; Global for an anonymous session. One of Joins
+	Welcome  []byte       // rendered, written before anything else; empty: none
+	Joins    []Join       // all count as resuming until they stand
+}
+
+// Join describes a join.
+type Join struct {
+	Room     message.Room
+	From     message.ID        // with Resume: what follows it is replayed
+	Resume   bool              // else: from now
+	Frame    *frame.Subscribed // the answer, completed and sent when the member stands; nil: none
+	Presence bool              // sees presence entries
+}
+
+// Open begins a session; ErrClosed after the hub's end. The writer's Resume is called once the joins stand.
+func (h *Hub) Open(o Open) (*Session, error) {
+	s := &Session{ID: o.ID, User: o.User, h: h, w: o.Writer, sh: h.shards[h.next.Add(1)%uint32(len(h.shards))]}
+	call := newJoining(len(o.Joins))
+	s.opening.Store(call)
+	s.progress = s.sh.clock.Load()
+	ms := s.ask(o.Joins, call, true)
+	for _, m := range ms {
+		if m.r.name == o.Anchor {
+			s.anchor = m.r
+		}
+		if m.r.name == o.Fallback {
+			s.fallback = m.r
+		}
+		m.next, s.first = s.first, m
+	}
+	if s.anchor == nil {
+		s.anchor = s.fallback
+	}
+	if !s.sh.post(event{kind: evOpen, s: s, b: o.Welcome, ms: ms}) {
+		s.refuse(ms)
+		return nil, ErrClosed
+	}
+	h.stats.sessions.Add(1)
+	return s, nil
+}
+
+// ask makes the members of joins and has their rooms subscribed.
+func (s *Session) ask(js []Join, call *joining, opening bool) []*member {
+	ms := make([]*member, len(js))
+	old := s.h.feed.Now().Before(inexact)
+	for i, j := range js {
+		m := &member{s: s, r: s.h.acquire(j.Room), at: old, park: -1, idx: -1, sees: j.Presence}
+		m.res = &resume{call: call, frame: j.Frame, from: j.From, asked: j.Resume, holds: opening || j.Resume, since: s.sh.clock.Load()}
+		if j.Resume {
+			m.at = j.From.Position
+		}
+		ms[i] = m
+	}
+	return ms
+}
+
+func (s *Session) refuse(ms []*member) {
+	for _, m := range ms {
+		m.res.call.err.Store(true)
+		m.res.call.one()
+		s.h.release(m.r)
+	}
+}
+
+// Join asks for rooms and waits until each stands: has its join head. A room already joined is answered again, nothing is
+// replayed. ErrClosed if the session ends meanwhile; ctx's error if that ends first, and the joins go on.
+func (s *Session) Join(ctx context.Context, js []Join) error {
+	call := newJoining(len(js))
+	ms := s.ask(js, call, false)
+	if !s.sh.post(event{kind: evJoin, s: s, ms: ms}) {
+		s.refuse(ms)
+		return ErrClosed
+	}
+	return call.wait(ctx)
+}
+
+// AwaitJoins waits until the joins of Open stand.
+func (s *Session) AwaitJoins(ctx context.Context) error {
+	if call := s.opening.Load(); call != nil {
+		return call.wait(ctx)
+	}
+	return nil
+}
+
+func (j *joining) wait(ctx context.Context) error {
+	select {
+	case <-j.done:
+		if j.err.Load() {
+			return ErrClosed
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Leave ends a membership. f, a rendered frame, goes out behind what was written of the room; nothing of the room follows.
+func (s *Session) Leave(room message.Room, f []byte) {
+	s.owed.Add(int32(len(f)))
+	s.sh.post(event{kind: evLeave, s: s, name: room, b: f})
+}
+
+// Send posts an own frame: text, whose id the shard stamps for room ("": the session's anchor), or a control frame. f is
+// the hub's from here on. A session that lets too many bytes of own frames pile up is closed as slow.
+func (s *Session) Send(room message.Room, f []byte) {
+	if int(s.owed.Add(int32(len(f)))) > s.h.cfg.OwnFrameBytes {
+		if !s.over.Swap(true) {
+			s.sh.post(event{kind: evClose, s: s, b: frame.AppendClose(nil, closeSlow, "slow consumer: own frames not read")})
+		}
+		return
+	}
+	s.sh.post(event{kind: evOwn, s: s, name: room, b: f})
+}
+
+// closeSlow is the protocol's close code of a slow consumer.
+const closeSlow = 4000
+
+// Done ends a handler's run: Writer.Resume follows once the own frames posted before are written.
+func (s *Session) Done() { s.sh.post(event{kind: evDone, s: s}) }
+
+// Close queues the rendered close frame as the last frame; nothing of any room follows. Then Writer.Shut is called.
+func (s *Session) Close(f []byte) { s.sh.post(event{kind: evClose, s: s, b: f}) }
+
+// Writable says that the socket has room again.
+func (s *Session) Writable() { s.sh.post(event{kind: evWritable, s: s}) }
+
+// Gone says that nobody reads the descriptor any more. Memberships end and Writer.Release is called.
+func (s *Session) Gone() { s.sh.post(event{kind: evGone, s: s}) }
+
+// Joined tells whether the session is a member of the room: its join stands.
+func (s *Session) Joined(room message.Room) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.findLocked(room)
+	return m != nil && m.t != nil
+}
+
+// Rooms lists the ordinary rooms the session is a member of.
+func (s *Session) Rooms() (names []message.Room) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for m := s.first; m != nil; m = m.next {
+		if m.t != nil && m.r.name.Ordinary() {
+			names = append(names, m.r.name)
+		}
+	}
+	return names
+}
+
+// RoomCount counts the ordinary rooms joined or being joined.
+func (s *Session) RoomCount() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for m := s.first; m != nil; m = m.next {
+		if m.r.name.Ordinary() {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *Session) findLocked(name message.Room) *member {
+	for m := s.first; m != nil; m = m.next {
+		if m.r.name == name {
+			return m
+		}
+	}
+	return nil
+}
