@@ -95,9 +95,10 @@ func (in In) rooms(s *scanner, most int, read func(*scanner) error) error {
 		}
 		err = read(s)
 	}
-	switch fault := s.close(); {
-	case err == nil && fault != nil:
+	if fault := s.close(); err == nil {
 		err = fault
+	}
+	switch {
 	case err == nil && in.Room != "":
 		err = errors.New("either room or data.rooms, not both")
 	case err == nil && n == 0:

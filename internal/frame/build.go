@@ -58,7 +58,7 @@ func (f *builder) close(now int64, ref string) []byte {
 
 // key appends a member's name. Whether a comma goes before it is seen from what it follows.
 func (f *builder) key(name string) {
-	if last := f.b[len(f.b)-1]; last != '{' && last != '[' {
+	if f.b[len(f.b)-1] != '{' {
 		f.b = append(f.b, ',')
 	}
 	f.b = append(append(append(f.b, '"'), name...), '"', ':')

@@ -95,8 +95,8 @@ func TestMessageIsShownInTheProtocolsOrder(t *testing.T) {
 		},
 		{
 			"from escaped as far as JSON needs it",
-			message.Message{ID: id1, Type: "chat", Room: "r", From: "\"\\\n\x00<é\u2028>\x7f", Data: []byte(`1`), Timestamp: moment},
-			head + `"type":"chat","room":"r","from":"\"\\\u000a\u0000<é` + "\u2028>\x7f" + `","data":1,"timestamp":"2026-01-15T10:30:00.123Z"}`,
+			message.Message{ID: id1, Type: "chat", Room: "r", From: "\"\\\n\x00\x1f<é\u2028>\x7f", Data: []byte(`1`), Timestamp: moment},
+			head + `"type":"chat","room":"r","from":"\"\\\u000a\u0000\u001f<é` + "\u2028>\x7f" + `","data":1,"timestamp":"2026-01-15T10:30:00.123Z"}`,
 		},
 		{
 			"from that is no UTF-8",
@@ -130,6 +130,12 @@ func TestHeaderIsShortestWhateverTheSizeAndEscaping(t *testing.T) {
 				}
 				if got := string(f[:len(before)]); got != "what came before" {
 					t.Fatalf("the bytes in front are %q", got)
+				}
+				for spare := range 11 { // also if the buffer ends where the payload would with another header
+					tight := make([]byte, 0, len(got)+spare)
+					if again := text(t, frame.AppendMessage(tight, &m)); again != got {
+						t.Fatalf("into a buffer of %d bytes: %.200q", cap(tight), again)
+					}
 				}
 				if id, ok := frame.ReadID(f[len(before):]); !ok || id != id1 {
 					t.Fatalf("ReadID = %v, %v, want %v", id, ok, id1)

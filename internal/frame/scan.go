@@ -122,7 +122,7 @@ func (s *scanner) finish() {
 func (s *scanner) close() error {
 	err := s.err
 	s.buf = bytes.Buffer{} // the input is its owner's again
-	s.input, s.name, s.value, s.err = nil, nil, nil, nil
+	s.input, s.name, s.value = nil, nil, nil
 	scanners.Put(s)
 	return err
 }

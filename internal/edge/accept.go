@@ -1,0 +1,169 @@
+package edge
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/slack5/realtime/internal/message"
+)
+
+// subprotocol is what browsers offer beside their token; it is echoed, the token never.
+const subprotocol = "realtime"
+
+// ServeHTTP lets a session in or refuses it. It returns when the session has begun; the session outlives it.
+func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rest, ok := e.path(r)
+	if !ok {
+		e.refuse(w, refuseAbsent)
+		return
+	}
+	a := ask(rest, r.URL.RawQuery)
+	f := e.check(r, a)
+	if f == nil && !e.reserve() {
+		f = refuseFull
+		if e.state.Load() != serving {
+			f = refuseDraining
+		}
+	}
+	if f != nil {
+		e.refuse(w, f)
+		return
+	}
+	id, f := e.identify(r)
+	if f == nil {
+		f = a.refused()
+	}
+	if f != nil && !a.inFrame {
+		e.released()
+		e.refuse(w, f)
+		return
+	}
+	nc, held, err := accept(w, r)
+	switch {
+	case err != nil:
+		e.log.Debug("handshake not completed", "err", err)
+		e.metrics.failed.Add(1)
+		e.released()
+	case f != nil:
+		e.metrics.refused(f)
+		e.farewell(nc, a, f)
+		e.released()
+	default:
+		e.metrics.accepted.Add(1)
+		e.begin(nc, held, a, id)
+	}
+}
+
+// check is everything that is answered over HTTP whatever the request says.
+func (e *Edge) check(r *http.Request, a *asked) *refusal {
+	if f := a.refused(); f != nil && !a.inFrame {
+		return f
+	}
+	if f := upgradable(r); f != nil {
+		return f
+	}
+	if len(a.rooms) > 2*e.cfg.MaxRooms {
+		return refuseQuery
+	}
+	if !e.origins.allow(r) {
+		return refuseOrigin
+	}
+	return nil
+}
+
+// reserve takes a session's place, which released gives back.
+func (e *Edge) reserve() bool {
+	if e.sessions.Add(1) <= int64(e.cfg.MaxSessions) && e.state.Load() == serving {
+		return true
+	}
+	e.released()
+	return false
+}
+
+func (e *Edge) identify(r *http.Request) (Identity, *refusal) {
+	if e.cfg.Authenticate == nil {
+		return Identity{Anonymous: true}, nil
+	}
+	id, err := e.cfg.Authenticate(r)
+	if err == nil && id.Anonymous && !e.cfg.Anonymous {
+		err = errors.New("anonymous sessions are not let in")
+	}
+	if err == nil && !id.Anonymous {
+		err = message.CheckUser(id.User)
+	}
+	switch {
+	case err == nil:
+		return id, nil
+	case errors.Is(err, ErrExpired):
+		return id, refuseExpired
+	case errors.Is(err, ErrRevoked):
+		return id, refuseRevoked
+	}
+	return id, refuseToken
+}
+
+// shim is the connection that the library gets: it reads nothing and closes nothing.
+type shim struct{}
+
+var errShim = errors.New("not the library's to read")
+
+func (shim) Read([]byte) (int, error)         { return 0, errShim }
+func (shim) Write(p []byte) (int, error)      { return len(p), nil }
+func (shim) Close() error                     { return nil }
+func (shim) LocalAddr() net.Addr              { return nil }
+func (shim) RemoteAddr() net.Addr             { return nil }
+func (shim) SetDeadline(time.Time) error      { return nil }
+func (shim) SetReadDeadline(time.Time) error  { return nil }
+func (shim) SetWriteDeadline(time.Time) error { return nil }
+
+// lent is what one Accept needs. It comes back, since CloseNow leaves nobody who holds it.
+type lent struct {
+	http.ResponseWriter
+	brw  *bufio.ReadWriter
+	nc   net.Conn
+	held []byte
+}
+
+var lents = sync.Pool{New: func() any {
+	return &lent{brw: bufio.NewReadWriter(bufio.NewReaderSize(shim{}, 16), bufio.NewWriterSize(shim{}, 16))}
+}}
+
+// Hijack keeps the connection, with what net/http has read of it already, and gives the library the shim.
+func (l *lent) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, brw, err := http.NewResponseController(l.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	l.nc = nc
+	if n := brw.Reader.Buffered(); n > 0 {
+		b, _ := brw.Reader.Peek(n) // n are there
+		l.held = bytes.Clone(b)
+	}
+	return shim{}, l.brw, nil
+}
+
+// accept completes the handshake. Nothing of the library or of net/http refers to nc afterwards; held are bytes that came
+// behind the request. Errors have been answered.
+func accept(w http.ResponseWriter, r *http.Request) (nc net.Conn, held []byte, err error) {
+	l := lents.Get().(*lent)
+	l.ResponseWriter = w
+	ws, err := websocket.Accept(l, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{subprotocol},
+		InsecureSkipVerify: true, // our own check stands before it, stricter
+		CompressionMode:    websocket.CompressionDisabled,
+	})
+	if err == nil {
+		_ = ws.CloseNow() // of the shim: it lets the library's buffers and finalizer go
+	}
+	nc, held = l.nc, l.held
+	l.ResponseWriter, l.nc, l.held = nil, nil, nil
+	lents.Put(l)
+	return nc, held, err
+}

@@ -1,0 +1,126 @@
+package edge
+
+import (
+	"io"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/hub"
+	"github.com/slack5/realtime/internal/message"
+)
+
+// begin makes a session of an accepted connection.
+func (e *Edge) begin(nc net.Conn, held []byte, a *asked, id Identity) {
+	s := &session{e: e, anonymous: id.Anonymous}
+	s.allow()
+	s.seen.Store(uint32(e.wheel.now()))
+	fast, err := e.poller.handOver(nc, s)
+	if err != nil {
+		e.log.Error("connection not taken over", "err", err)
+		e.released()
+		return
+	}
+	if !fast {
+		s.pipe = newPortable(s, nc)
+	}
+	o := e.open(s, a, id)
+	if s.h, err = e.hub.Open(o); err != nil {
+		if fast {
+			s.closeFD()
+		} else {
+			_ = nc.Close()
+		}
+		e.released()
+		return
+	}
+	s.refuseRooms(a)
+	e.wheel.add(s, e.wheel.now()+e.wheel.ping/2+rand.N(e.wheel.ping/2+1))
+	if fast {
+		e.poller.post(note{s: s, kind: noteAdopt, held: held})
+	} else {
+		s.pipe.start(held)
+	}
+	if e.state.Load() != serving { // the drain may have listed the sessions before
+		s.close(CloseDrain, "")
+	}
+}
+
+// open describes the session to the hub.
+func (e *Edge) open(s *session, a *asked, id Identity) hub.Open {
+	o := hub.Open{ID: newSessionID(), User: id.User, Writer: s, Fallback: message.Global}
+	rooms := make([]message.Room, 0, len(a.rooms)+2)
+	for i, r := range a.rooms {
+		if i == 0 {
+			s.first = r.room
+		}
+		if r.why == nil && len(rooms) < e.cfg.MaxRooms {
+			rooms = append(rooms, r.room)
+		}
+	}
+	named := len(rooms)
+	if id.Anonymous {
+		o.User = o.ID
+	} else {
+		o.Fallback = message.UserRoom(id.User)
+		rooms = append(rooms, o.Fallback)
+	}
+	rooms = append(rooms, message.Global)
+	o.Anchor = o.Fallback
+	if named > 0 {
+		o.Anchor = rooms[0]
+	}
+	points := newResumePoints(a.lastIDs, rooms)
+	for i, room := range rooms {
+		j := hub.Join{Room: room, Presence: i < named}
+		if j.From, j.Resume = points.of(room); i < named {
+			j.Frame = subscribed(room, "")
+		}
+		o.Joins = append(o.Joins, j)
+	}
+	now := nowMS()
+	o.Welcome = frame.Welcome{
+		Session: o.ID, User: o.User, Node: e.cfg.Node, Time: now, PingMS: int(e.cfg.PingInterval.Milliseconds()),
+		MaxFrame: e.cfg.MaxFrameBytes, MaxRooms: e.cfg.MaxRooms,
+	}.Append(nil, now)
+	return o
+}
+
+// refuseRooms tells of the URL's rooms that were not joined.
+func (s *session) refuseRooms(a *asked) {
+	ok := 0
+	for _, r := range a.rooms {
+		f := frame.Error{Room: message.Room(r.name), Code: frame.CodeRoomLimit, Text: errRoomLimit.text}
+		if r.why != nil {
+			f.Code, f.Text = r.why.code, r.why.text
+		} else if ok++; ok <= s.e.cfg.MaxRooms {
+			continue
+		}
+		if len(r.name) > message.MaxRoomBytes {
+			f.Room = ""
+		}
+		s.h.Send(f.Room, f.Append(nil, nowMS()))
+	}
+}
+
+// farewell is refuse=close: one error frame and a close frame over the completed handshake, then a bounded wait for the
+// peer's end. A browser sees nothing of a refusal over HTTP.
+func (e *Edge) farewell(nc net.Conn, a *asked, f *refusal) {
+	defer func() { _ = nc.Close() }()
+	_ = nc.SetDeadline(time.Now().Add(e.cfg.CloseTimeout))
+	now := time.Now()
+	id := message.ID{Position: message.At(now.UnixMilli(), 0).Before(inexact), Low: e.minter.Low(message.Global.Tag(), true)}
+	if len(a.lastIDs) > 0 { // a simple program keeps it as its next last_id
+		id = message.ID{Position: a.lastIDs[0].Position, Low: e.minter.Low(a.lastIDs[0].Low.Tag(), true)}
+	}
+	b := frame.Error{Code: f.code, Text: f.text}.Append(nil, now.UnixMilli())
+	frame.Stamp(b, id)
+	if _, err := nc.Write(frame.AppendClose(b, int(f.close), f.text)); err != nil {
+		return
+	}
+	if half, ok := nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_, _ = io.CopyN(io.Discard, nc, closeJunk)
+}

@@ -1,0 +1,185 @@
+// Package edge is where sessions connect: an http.Handler that accepts WebSockets, checks who may come in, and owns each
+// session's socket from then on: reading, keepalive, closing, and the answers to what sessions send.
+//
+// After the handshake nothing of net/http, of the WebSocket library or of Go's network poller stays with a session. On
+// Linux a plain TCP connection is a bare descriptor: one goroutine reads all of them (poller_linux.go), the hub's shards
+// write and close them. TLS connections and other systems take the portable path (portable.go): a reader goroutine, and a
+// writer goroutine while there is something to write. Both feed the same parser and are held to the same tests.
+//
+// What a session sends is handled by at most one goroutine at a time, in order, and the socket is not read meanwhile. The
+// edge never iterates a room and keeps no queue: delivery is the hub's. It never redirects, never trusts a name or an id
+// from a frame, and never sends or logs what it could not validate. node (and tests) compose it; several may live in one
+// process.
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/hub"
+	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/wire"
+)
+
+// Errors that Authenticate may return (wrapped or not). Every other error means a bad token.
+var (
+	ErrExpired = errors.New("token expired")
+	ErrRevoked = errors.New("token revoked")
+)
+
+// Config of an Edge. The zero value of each field but Anonymous and Authenticate, of which one must be set, works.
+type Config struct {
+	Path string // where the handler is mounted; what follows is the room. "/ws"
+	Node string // this node's name, told in welcome
+
+	MaxSessions   int // sessions at once; 503 above. 10,000
+	MaxRooms      int // rooms of one session. 128
+	MaxFrameBytes int // a message from a session; 1009 above. 64 KiB
+
+	Origins         []string // exact scheme://host:port of pages that may connect, besides those of the edge's own address
+	LoopbackOrigins bool     // pages from localhost, any port, may connect: for development
+
+	Anonymous    bool                                  // sessions without a token are let in, their user is the session
+	Authenticate func(*http.Request) (Identity, error) // nil: all sessions are anonymous. May block; r's context bounds it
+
+	Types map[message.Type]TypeConfig // what sessions may send besides chat
+
+	// History reads kept messages for `history`; nil: such frames are refused. It may block until its context ends.
+	History func(context.Context, message.Query) (message.Page, error)
+
+	PingInterval    time.Duration // without sign of life a ping is sent. 25 s
+	PongTimeout     time.Duration // and without one after it the session is closed, 4001. 10 s
+	AssemblyTimeout time.Duration // a message must arrive whole within it, 4001. 10 s
+	CloseTimeout    time.Duration // the peer must end the connection within it after our close. 5 s
+
+	portable bool    // tests: no fast path
+	ledger   *ledger // tests: checks who uses which descriptor
+}
+
+// Identity is who a session is.
+type Identity struct {
+	User      string // 1 to 128 bytes of printable UTF-8; ignored if Anonymous
+	Anonymous bool   // the session is its own user and has no @me
+}
+
+// TypeConfig says how messages of a type that sessions may send are treated.
+type TypeConfig struct {
+	Ephemeral bool // not kept in history
+}
+
+// A Publisher takes messages that sessions send. It may keep m, which is not changed afterwards. Errors: *message.Error,
+// hub.ErrOverloaded, the broker's, the context's.
+type Publisher interface {
+	Publish(ctx context.Context, m *message.Message, caller, key string) (broker.Receipt, error)
+}
+
+// Edge serves sessions. Its methods may be called concurrently.
+type Edge struct {
+	cfg     Config
+	origins *origins
+	hub     *hub.Hub
+	publish Publisher
+	minter  *message.Minter
+	log     *slog.Logger
+	wheel   *wheel
+	limits  wire.Limits
+	poller  *poller         // set by Run before the state is serving; nil: only the portable path
+	base    context.Context // likewise: what handlers live on, not the request's context, which ends with the handshake
+
+	state      atomic.Int32
+	sessions   atomic.Int64  // let in and not released
+	generation atomic.Uint32 // of descriptors: tells a number's owners apart
+	ended      chan struct{} // something for Drain to look at: a session was released
+	work       sync.WaitGroup
+	metrics    metrics
+}
+
+const (
+	starting = int32(iota)
+	serving
+	draining
+)
+
+// New makes an Edge that lets nobody in before Run. It opens and starts nothing.
+func New(cfg Config, h *hub.Hub, p Publisher, minter *message.Minter, logger *slog.Logger) (*Edge, error) {
+	if cfg.Authenticate == nil && !cfg.Anonymous {
+		return nil, errors.New("edge: without Authenticate sessions are anonymous, and Anonymous is not set")
+	}
+	cfg.setDefaults()
+	for t := range cfg.Types {
+		if err := t.Check(); err != nil {
+			return nil, fmt.Errorf("edge: type %q: %w", t, err)
+		}
+		if t.BackendOnly() {
+			return nil, fmt.Errorf("edge: type %q is not for sessions to send", t)
+		}
+	}
+	log := logger.With("component", "edge")
+	o, err := newOrigins(cfg.Origins, cfg.LoopbackOrigins, log)
+	if err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	return &Edge{
+		cfg: cfg, origins: o, hub: h, publish: p, minter: minter, log: log,
+		wheel: newWheel(&cfg), limits: wire.Limits{MessageBytes: cfg.MaxFrameBytes}, ended: make(chan struct{}, 1),
+	}, nil
+}
+
+func (c *Config) setDefaults() {
+	if c.Path == "" {
+		c.Path = "/ws"
+	}
+	c.Path = "/" + strings.Trim(c.Path, "/")
+	orInt := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	orInt(&c.MaxSessions, 10_000)
+	orInt(&c.MaxRooms, 128)
+	orInt(&c.MaxFrameBytes, 64<<10)
+	or := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	or(&c.PingInterval, 25*time.Second)
+	or(&c.PongTimeout, 10*time.Second)
+	or(&c.AssemblyTimeout, 10*time.Second)
+	or(&c.CloseTimeout, 5*time.Second)
+}
+
+// Run serves sessions until ctx ends, then cuts those that are left and returns when all goroutines of the edge have.
+// The hub must be running, and must go on until Run returns. Run may be called once.
+func (e *Edge) Run(ctx context.Context) error {
+	p, err := newPoller(e)
+	if err != nil {
+		return fmt.Errorf("edge: %w", err)
+	}
+	base, cancel := context.WithCancel(ctx)
+	e.poller, e.base = p, base
+	stop := make(chan struct{})
+	e.work.Go(func() { e.wheel.run(stop) })
+	if p != nil {
+		e.work.Go(p.run)
+	}
+	e.state.CompareAndSwap(starting, serving)
+	<-ctx.Done()
+	e.state.Store(draining)
+	e.cutAll()
+	cancel()
+	close(stop)
+	if p != nil {
+		p.post(note{kind: noteStop})
+	}
+	e.work.Wait()
+	return nil
+}

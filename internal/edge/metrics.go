@@ -1,0 +1,90 @@
+package edge
+
+import (
+	"sync/atomic"
+
+	"github.com/slack5/realtime/internal/frame"
+)
+
+// Stats are the edge's counters since its start; Sessions is how many there are now.
+type Stats struct {
+	Sessions    int64
+	Accepted    uint64                // handshakes that became sessions
+	Failed      uint64                // handshakes that broke off
+	Refused     map[frame.Code]uint64 // handshakes by the code they were refused with
+	Frames      uint64                // frames received
+	Messages    uint64                // of these, messages published
+	RateLimited uint64                // of these, refused for their rate
+	Errors      map[frame.Code]uint64 // error frames sent, by code
+	Closed      map[CloseCode]uint64  // sessions ended, by close code; 0: a code of the peer's own
+}
+
+// metrics are the counters themselves: plain atomics, since some are on hot paths. The tables are fixed, so what is sent
+// cannot make them grow.
+type metrics struct {
+	accepted, failed, frames, messages, rateLimited atomic.Uint64
+
+	handshakes codeCounts
+	errors     codeCounts
+	closes     [len(closeCounted)]atomic.Uint64
+	otherClose atomic.Uint64
+}
+
+// codeCounts counts by code, in the order of frame.Codes.
+type codeCounts [32]atomic.Uint64
+
+var codeIndex = func() map[frame.Code]int {
+	m := make(map[frame.Code]int)
+	for i, c := range frame.Codes() {
+		m[c] = i
+	}
+	return m
+}()
+
+var closeCounted = [...]CloseCode{
+	CloseNormal, CloseGoingAway, CloseProtocol, CloseBinary, closeNoStatus, closeUnannounced, CloseBadUTF8, CloseTooBig,
+	CloseInternal, CloseDrain, CloseTryLater, CloseSlow, CloseTimeout, CloseMayReturn, CloseExpired, CloseRevoked,
+	CloseNotAllowed, CloseReplaced, CloseMisbehaved,
+}
+
+func (c *codeCounts) add(code frame.Code) {
+	if i, ok := codeIndex[code]; ok {
+		c[i].Add(1)
+	}
+}
+
+func (c *codeCounts) all() map[frame.Code]uint64 {
+	m := make(map[frame.Code]uint64, len(codeIndex))
+	for code, i := range codeIndex {
+		m[code] = c[i].Load()
+	}
+	return m
+}
+
+func (m *metrics) refused(f *refusal) { m.handshakes.add(f.code) }
+
+func (m *metrics) refusedFrame(code frame.Code) { m.errors.add(code) }
+
+func (m *metrics) closed(code CloseCode) {
+	for i, c := range closeCounted {
+		if c == code {
+			m.closes[i].Add(1)
+			return
+		}
+	}
+	m.otherClose.Add(1)
+}
+
+// Stats returns the counters. Every code of the tables has its entry, also at zero.
+func (e *Edge) Stats() Stats {
+	m := &e.metrics
+	st := Stats{
+		Sessions: e.sessions.Load(), Accepted: m.accepted.Load(), Failed: m.failed.Load(), Refused: m.handshakes.all(),
+		Frames: m.frames.Load(), Messages: m.messages.Load(), RateLimited: m.rateLimited.Load(), Errors: m.errors.all(),
+		Closed: map[CloseCode]uint64{0: m.otherClose.Load()},
+	}
+	for i, c := range closeCounted {
+		st.Closed[c] = m.closes[i].Load()
+	}
+	return st
+}

@@ -1,0 +1,100 @@
+package edge
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestOnlyPagesOfTheListOrTheOwnAddressMayConnect(t *testing.T) {
+	list := []string{"https://app.example.com", "http://dev.example.com:3000", "https://[2001:db8::1]:8443", "capacitor://localhost"}
+	for _, c := range []struct {
+		name, host, origin string
+		tls, dev, ok       bool
+	}{
+		{"no origin", "h", "", false, false, true},
+		{"listed", "h", "https://app.example.com", false, false, true},
+		{"listed, default port written", "h", "https://app.example.com:443", false, false, true},
+		{"listed, capitals", "h", "HTTPS://App.Example.com", false, false, true},
+		{"listed with its port", "h", "http://dev.example.com:3000", false, false, true},
+		{"listed IPv6", "h", "https://[2001:db8::1]:8443", false, false, true},
+		{"listed, of an app", "h", "capacitor://localhost", false, false, true},
+		{"other scheme", "h", "http://app.example.com", false, false, false},
+		{"other port", "h", "https://app.example.com:8443", false, false, false},
+		{"prefix look-alike", "h", "https://app.example.com.evil.example", false, false, false},
+		{"suffix look-alike", "h", "https://evilapp.example.com", false, false, false},
+		{"userinfo", "h", "https://app.example.com@evil.example", false, false, false},
+		{"userinfo the other way", "h", "https://evil.example@app.example.com", false, false, false},
+		{"with a path", "h", "https://app.example.com/", false, false, false},
+		{"null", "h", "null", false, false, false},
+		{"null in development", "h", "null", false, true, false},
+		{"empty", "h", "-", false, false, false},
+		{"own address", "127.0.0.1:8080", "http://127.0.0.1:8080", false, false, true},
+		{"own address over TLS", "10.0.0.1", "https://10.0.0.1", true, false, true},
+		{"own address, wrong scheme", "10.0.0.1", "http://10.0.0.1", true, false, false},
+		{"own address, other port", "127.0.0.1:8080", "http://127.0.0.1:9090", false, false, false},
+		{"own address by localhost", "localhost:8080", "http://localhost:8080", false, false, true},
+		{"own IPv6 address", "[::1]:8080", "http://[::1]:8080", false, false, true},
+		{"rebound name", "evil.example:8080", "http://evil.example:8080", false, false, false},
+		{"rebound name in development", "evil.example:8080", "http://evil.example:8080", false, true, false},
+		{"loopback page", "127.0.0.1:8080", "http://localhost:5173", false, false, false},
+		{"loopback page in development", "127.0.0.1:8080", "http://localhost:5173", false, true, true},
+		{"loopback IPv6 page in development", "127.0.0.1:8080", "http://[::1]:5173", false, true, true},
+		{"look-alike of loopback in development", "127.0.0.1:8080", "http://localhost.evil.example", false, true, false},
+		{"look-alike address in development", "127.0.0.1:8080", "http://127.0.0.1.evil.example", false, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o, err := newOrigins(list, c.dev, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := httptest.NewRequest("GET", "/ws", nil)
+			r.Host = c.host
+			if c.origin != "" {
+				r.Header.Set("Origin", strings.TrimPrefix(c.origin, "-"))
+			}
+			if c.tls {
+				r.TLS = &tls.ConnectionState{}
+			}
+			if got := o.allow(r); got != c.ok {
+				t.Errorf("Origin %q to %q: %v, want %v", c.origin, c.host, got, c.ok)
+			}
+		})
+	}
+}
+
+func TestTwoOriginsAreNone(t *testing.T) {
+	o, _ := newOrigins([]string{"https://a.example"}, false, slog.New(slog.DiscardHandler))
+	r := httptest.NewRequest("GET", "/ws", nil)
+	r.Header = http.Header{"Origin": {"https://a.example", "https://evil.example"}}
+	if o.allow(r) {
+		t.Error("allowed")
+	}
+}
+
+func TestOriginsThatCannotMatchAreConfigurationErrors(t *testing.T) {
+	for _, s := range []string{"*", "https://*.example.com", "example.com", "https://example.com/x", "null", "", "https://a:0", "https://a:x", "https://[::1"} {
+		if _, err := newOrigins([]string{s}, false, slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("%q accepted", s)
+		}
+	}
+}
+
+func TestARefusedOriginIsLoggedOnceWithAHint(t *testing.T) {
+	var logs strings.Builder
+	o, _ := newOrigins(nil, false, slog.New(slog.NewTextHandler(&logs, nil)))
+	for _, origin := range []string{"https://x.example", "https://x.example", "null\x1b[31m\nlevel=ERROR", "https://x.example"} {
+		r := httptest.NewRequest("GET", "/ws", nil)
+		r.Header["Origin"] = []string{origin}
+		o.allow(r)
+	}
+	if n := strings.Count(logs.String(), "\n"); n != 2 {
+		t.Errorf("%d lines:\n%s", n, logs.String())
+	}
+	if !strings.Contains(logs.String(), `origin=https://x.example hint="--origin https://x.example"`) || strings.Contains(logs.String(), "\x1b") {
+		t.Errorf("logged:\n%s", logs.String())
+	}
+}

@@ -1,0 +1,144 @@
+package edge
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"sync/atomic"
+
+	"github.com/slack5/realtime/internal/hub"
+	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/wire"
+)
+
+// session is all that stays of an idle connection. Who it is and where it is a member is the hub's (h); the rest is
+// grouped by who may touch it. Two own the socket and no lock is between them: the reader (the poller, or the portable
+// path's goroutine) reads, the session's shard writes and closes.
+type session struct {
+	// static once the reader has it
+	e     *Edge
+	h     *hub.Session
+	first message.Room // what a frame without a room means; "": the URL named none
+	pipe  *portable    // nil: the fast path
+	fd    int32        // the fast path's; the shard closes it
+	gen   uint32       // tells events of an earlier owner of the number
+
+	// the reader's
+	parser wire.Parser
+	junk   uint32 // bytes thrown away while closing
+	second uint16 // in which the parser's allowance was given
+	edge   bool   // there may be something to read
+	fin    bool   // the peer has ended its side: a short read proves nothing, read to the end
+	doomed bool   // forgotten before it was adopted
+
+	anonymous bool // static
+
+	// the handler's, of which there is one at a time
+	use *usage // nil until the session sends something
+
+	// the wheel's, under its lock
+	linked     bool
+	at         tick
+	next, prev *session
+
+	// between the reader, the shard, the handler and the wheel
+	busy    atomic.Bool   // the reader's word: a handler has what was read, nothing more is until it and its replies are done
+	done    atomic.Bool   // the handler's: its run has ended
+	closing atomic.Bool   // our close frame is on its way: what comes is thrown away
+	blocked atomic.Bool   // the shard's: the socket is full. Who clears it posts Writable
+	seen    atomic.Uint32 // tick of the last sign of life
+	partAt  atomic.Uint32 // tick at which the message under way began; 0: none, or busy
+	shutAt  atomic.Uint32 // tick at which our side was shut down; 0: it was not
+	ping    atomic.Uint32
+	pingAt  atomic.Uint32
+}
+
+var _ hub.Writer = (*session)(nil)
+
+var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// newSessionID makes 26 characters of 128 random bits: nobody guesses a session.
+func newSessionID() string {
+	var raw [16]byte
+	_, _ = rand.Read(raw[:]) // never fails
+	return lowerBase32.EncodeToString(raw[:])
+}
+
+var errDead = errors.New("socket dead")
+
+// TryWrite implements hub.Writer.
+func (s *session) TryWrite(b []byte) (n int, err error) {
+	if s.pipe != nil {
+		n, err = s.pipe.tryWrite(b)
+	} else {
+		n, err = s.send(b)
+	}
+	if n == len(b) {
+		s.wrote()
+	}
+	return n, err
+}
+
+// Resume implements hub.Writer. The hub also calls it when joins stand: only after a handler's run does it mean something.
+func (s *session) Resume() {
+	if !s.done.Load() {
+		return
+	}
+	if s.pipe != nil {
+		s.pipe.wakeReader()
+	} else {
+		s.e.poller.post(note{s: s, kind: noteResume})
+	}
+}
+
+// Shut implements hub.Writer. From here on the wheel gives the peer its time to end the connection.
+func (s *session) Shut() {
+	if !s.closing.Swap(true) {
+		s.e.metrics.closed(CloseSlow) // it was not the edge that asked: the hub has cut a slow session
+	}
+	s.shutAt.Store(uint32(s.e.wheel.now()))
+	s.e.wheel.hasten(s, s.e.wheel.now()+s.e.wheel.close)
+	if s.pipe != nil {
+		s.pipe.shut()
+	} else {
+		s.shutdown()
+		s.e.poller.post(note{s: s, kind: noteShut})
+	}
+}
+
+// Release implements hub.Writer.
+func (s *session) Release() {
+	if s.pipe != nil {
+		s.pipe.release()
+		return
+	}
+	s.closeFD()
+	s.e.released()
+}
+
+// cut ends the session without waiting for anything.
+func (s *session) cut() {
+	if s.pipe != nil {
+		s.pipe.cut()
+	} else {
+		s.e.poller.post(note{s: s, kind: noteForget})
+	}
+}
+
+// gone is the reader's last act: nobody reads the socket any more.
+func (s *session) gone() {
+	s.e.wheel.remove(s)
+	if !s.closing.Swap(true) {
+		s.e.metrics.closed(closeUnannounced)
+	}
+	s.h.Gone()
+}
+
+// released: the session holds nothing any more.
+func (e *Edge) released() {
+	e.sessions.Add(-1)
+	select {
+	case e.ended <- struct{}{}:
+	default:
+	}
+}
