@@ -59,6 +59,7 @@ func (e *Edge) refuse(w http.ResponseWriter, f *refusal) {
 	if f.header[0] != "" {
 		h.Set(f.header[0], f.header[1])
 	}
+	h.Set("Connection", "close") // so that net/http does not wait for a body that was announced
 	if f == refuseProto {
 		h.Set("Connection", "Upgrade")
 	}

@@ -117,6 +117,8 @@ func upgradable(r *http.Request) *refusal {
 	switch {
 	case r.Method != http.MethodGet:
 		return refuseMethod
+	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
+		return refuseBody
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
 		return refuseProto
 	case !strings.HasPrefix(r.RequestURI, "/"):
@@ -127,8 +129,6 @@ func upgradable(r *http.Request) *refusal {
 		return refuseVersion
 	case len(key) != 1 || !keyOK(strings.TrimSpace(key[0])):
 		return refuseKey
-	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
-		return refuseBody
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func (e *DecodeError) Error() string { return e.Text }
 //
 // The error is a *DecodeError with CodeBadFrame. b must not change while In.Data is used.
 func Decode(b []byte) (In, error) {
-	m, err := readMembers(b)
+	m, err := readMembers(scanObject(b))
 	ref, refErr := short("ref", m.ref)
 	in := In{Ref: ref, Data: m.data}
 	if err == nil {
@@ -64,9 +64,8 @@ type members struct {
 	id, typ, room, from, ref, key, data, timestamp jsontext.Value
 }
 
-// readMembers takes a frame apart. With an error it returns what stands before the fault.
-func readMembers(b []byte) (m members, err error) {
-	s := scanObject(b)
+// readMembers takes a frame apart and closes s. With an error it returns what stands before the fault.
+func readMembers(s *scanner) (m members, err error) {
 	for s.next() {
 		switch string(unquote(s.name)) {
 		case "id":

@@ -207,3 +207,11 @@ func TestDecodeOutSkipsWhatItDoesNotKnow(t *testing.T) {
 		}
 	}
 }
+
+func TestDecodeOutReadsHistoryOfTheDeepestData(t *testing.T) {
+	m := &message.Message{ID: id1, Type: "chat", Room: "r", Data: []byte(nest(`[`, "", "]", message.MaxDepth))}
+	f := frame.History{Room: "r", Messages: []*message.Message{m, m}}.Append(nil, moment)
+	if out, err := frame.DecodeOut(frame.Payload(f)); err != nil || out.Type != "history" {
+		t.Errorf("DecodeOut = %+v, %v", out, err)
+	}
+}

@@ -17,10 +17,12 @@ type Out struct {
 	Timestamp string
 }
 
-// DecodeOut reads the JSON of one of the server's frames (see Payload). Members it does not know are skipped. The error
-// is a *DecodeError. b must not change while Out.Data is used.
+// DecodeOut reads the JSON of one of the server's frames (see Payload). Members it does not know are skipped, and it may
+// nest as deep as the server likes. The error is a *DecodeError. b must not change while Out.Data is used.
 func DecodeOut(b []byte) (Out, error) {
-	m, err := readMembers(b)
+	s := scanObject(b)
+	s.deep = false // a history frame holds whole frames, each as deep as may be
+	m, err := readMembers(s)
 	out := Out{Data: m.data}
 	var id string
 	for _, f := range []struct {

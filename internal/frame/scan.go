@@ -35,7 +35,7 @@ type scanner struct {
 
 	input []byte
 	end   jsontext.Kind // the bracket that closes it
-	deep  bool          // it has brackets enough to nest too deep
+	deep  bool          // it has brackets enough to nest too deep, which is to be refused
 	err   error
 
 	name  []byte         // of an object's element, a JSON string; aliases the input

@@ -19,6 +19,7 @@ func (sh *shard) begin(t *table) {
 	t.room.mu.Lock()
 	t.since.Store(0)
 	sn.take(&t.room.log)
+	t.begun.Store(sn.end)
 	t.room.mu.Unlock()
 	t.trav, t.cursor = sn, len(t.members)
 	sh.step(t)

@@ -51,9 +51,9 @@ func (r *room) overloaded(now time.Time) bool {
 	r.mu.Lock()
 	tables := r.tables
 	r.mu.Unlock()
-	limit := now.Add(-beginWithin).UnixMilli()
+	limit, bytes := now.Add(-beginWithin).UnixMilli(), lateBytes(r.count.Load())
 	for _, t := range tables {
-		if since := t.since.Load(); since != 0 && since < limit {
+		if since := t.since.Load(); since != 0 && (since < limit || r.end.Load()-t.begun.Load() > bytes) {
 			return true
 		}
 	}

@@ -38,6 +38,7 @@ type room struct {
 
 	count  atomic.Int32 // members on all shards
 	late   atomic.Int32 // of these, late ones
+	end    atomic.Int64 // byte offset of the log's head
 	behind atomic.Int32 // of these, behind or waiting
 }
 
@@ -55,6 +56,7 @@ type table struct {
 
 	dirty atomic.Bool  // a traversal is queued or under way
 	since atomic.Int64 // Unix ms of the oldest entry whose traversal has not begun; 0: none
+	begun atomic.Int64 // byte offset up to which traversals have begun
 }
 
 // table returns the shard's table, made if need be; the lock is held.
@@ -65,6 +67,7 @@ func (r *room) table(sh *shard) *table {
 		}
 	}
 	t := &table{sh: sh, room: r, done: r.log.head}
+	t.begun.Store(r.log.end())
 	r.tables = append(r.tables, t)
 	return t
 }
@@ -136,6 +139,7 @@ func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *m
 		e.pos = max(pos, l.pos)
 	}
 	n := l.add(f, e)
+	r.end.Store(l.end())
 	if flags&special != 0 {
 		l.special++
 		if mask != nil {

@@ -1,0 +1,118 @@
+// Package publish is the one way in: whoever sends a message to a room, a session through edge, a backend through rpc or an
+// embedding program, comes through Publisher.Do. It decides who may send which type, checks the message, gives it its
+// identity, waits while the room's members are late, and hands it to the broker.
+//
+// It keeps nothing and delivers nothing: the broker feeds the hub, the publishing node's own included.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/hub"
+	"github.com/slack5/realtime/internal/message"
+)
+
+// Origin says who sends.
+type Origin uint8
+
+// Origins, from the least trusted.
+const (
+	Session  Origin = iota // a user's session: never a type of the server's or of backends only
+	Backend                // over gRPC: any type but the server's own
+	Embedded               // the program around pkg/realtime: presence and error too, which are never stored
+	origins
+)
+
+// Config of a Publisher.
+type Config struct {
+	MaxDataBytes int // largest data; default message.DefaultMaxDataBytes
+	// Observe is called with how long each accepted message took, the wait for its room included. nil: nobody asks.
+	Observe func(Origin, time.Duration)
+}
+
+// Request is a message to be published. Message belongs to the publisher from here on.
+type Request struct {
+	Message     *message.Message // ID is set by Do; Timestamp 0 means now
+	Caller, Key string           // see broker.Publication
+	Origin      Origin
+}
+
+// Publisher is safe for concurrent use.
+type Publisher struct {
+	cfg      Config
+	hub      *hub.Hub
+	broker   broker.Broker
+	minter   *message.Minter
+	log      *slog.Logger
+	received [origins]atomic.Uint64
+}
+
+// New makes a Publisher.
+func New(cfg Config, h *hub.Hub, b broker.Broker, minter *message.Minter, logger *slog.Logger) *Publisher {
+	if cfg.MaxDataBytes == 0 {
+		cfg.MaxDataBytes = message.DefaultMaxDataBytes
+	}
+	return &Publisher{cfg: cfg, hub: h, broker: b, minter: minter, log: logger.With("component", "publish")}
+}
+
+// Do publishes. Nil means in the room's history, or ephemeral, or that the receipt says Degraded. Errors: *message.Error,
+// hub.ErrOverloaded, those of the broker, or ctx's; what of them leaves the outcome unknown, the broker's contract says.
+func (p *Publisher) Do(ctx context.Context, r Request) (broker.Receipt, error) {
+	begin := time.Now()
+	m := r.Message
+	if err := p.admit(m, r.Origin); err != nil {
+		return broker.Receipt{}, err
+	}
+	if m.Timestamp == 0 {
+		m.Timestamp = begin.UnixMilli()
+	}
+	if err := m.Check(p.cfg.MaxDataBytes); err != nil {
+		return broker.Receipt{}, err
+	}
+	m.ID.Low = p.minter.Low(m.Room.Tag(), m.Ephemeral)
+	if err := p.hub.Ready(ctx, m.Room); err != nil {
+		return broker.Receipt{}, fmt.Errorf("publish: %w", err)
+	}
+	receipt, err := p.broker.Publish(ctx, broker.Publication{Message: m, Caller: r.Caller, Key: r.Key})
+	if err != nil {
+		return broker.Receipt{}, fmt.Errorf("publish: %w", err)
+	}
+	p.received[r.Origin].Add(1)
+	if p.cfg.Observe != nil {
+		p.cfg.Observe(r.Origin, time.Since(begin))
+	}
+	if p.log.Enabled(ctx, slog.LevelDebug) {
+		p.log.DebugContext(ctx, "accepted", "id", receipt.ID.String(), "room", string(m.Room), "duplicate", receipt.Duplicate)
+	}
+	return receipt, nil
+}
+
+// admit settles who may send the type. What is the server's own is never stored.
+func (p *Publisher) admit(m *message.Message, by Origin) error {
+	forbidden := false
+	switch by {
+	case Session:
+		forbidden = m.Type.BackendOnly()
+	case Backend:
+		forbidden = m.Type.Reserved()
+	case Embedded:
+		own := m.Type == message.TypePresence || m.Type == message.TypeError
+		forbidden = m.Type.Reserved() && !own
+		m.Ephemeral = m.Ephemeral || own
+	default:
+		return errors.New("publish: unknown origin")
+	}
+	if forbidden {
+		return &message.Error{Err: message.ErrForbiddenType, Field: "type", Text: "this type is the server's own: use chat or a type of your application"}
+	}
+	return nil
+}
+
+// Received counts accepted messages of an origin.
+func (p *Publisher) Received(by Origin) uint64 { return p.received[by].Load() }
