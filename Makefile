@@ -33,7 +33,7 @@ test: ## Run all tests: race detector, random order, fuzz seeds, browser
 	@$(call need,gcc,gcc libc6-dev)
 	@$(call need,node,nodejs npm)
 	@$(call need,chromium,chromium)
-	$(foreach d,$(NPM),npm ci --prefix $(d) --no-audit --no-fund &&) true
+	@for d in $(NPM); do npm ci --prefix $$d --no-audit --no-fund; done
 	go test -race -shuffle=on -timeout=8m ./...
 
 .PHONY: race

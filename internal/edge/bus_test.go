@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/slack5/realtime/internal/broker"
@@ -13,8 +14,7 @@ import (
 // bus is a broker and publisher of one node, as small as the edge's tests need: it keeps everything.
 type bus struct {
 	minter *message.Minter
-	fail   error // what Publish returns instead
-	panics bool
+	fail   atomic.Pointer[func() error] // what Publish does instead
 
 	mu    sync.Mutex
 	sink  *hub.Hub
@@ -89,11 +89,8 @@ func (b *bus) History(_ context.Context, q message.Query) (p message.Page, err e
 }
 
 func (b *bus) Publish(_ context.Context, m *message.Message, caller, key string) (broker.Receipt, error) {
-	if b.panics {
-		panic("publish")
-	}
-	if b.fail != nil {
-		return broker.Receipt{}, b.fail
+	if f := b.fail.Load(); f != nil {
+		return broker.Receipt{}, (*f)()
 	}
 	if err := m.Check(message.DefaultMaxDataBytes); err != nil {
 		return broker.Receipt{}, err
@@ -122,6 +119,15 @@ func (b *bus) Publish(_ context.Context, m *message.Message, caller, key string)
 	rc := broker.Receipt{ID: c.ID, Timestamp: c.Timestamp}
 	r.keys[caller+"\x00"+key] = rc
 	return rc, nil
+}
+
+// instead has Publish do this; nil: what it should.
+func (b *bus) instead(f func() error) {
+	if f == nil {
+		b.fail.Store(nil)
+		return
+	}
+	b.fail.Store(&f)
 }
 
 // open makes a withheld room live.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,17 @@ func tlsClient(nc net.Conn, hc *http.Client) (net.Conn, error) {
 func (s *server) raw() *conn {
 	nc := s.dial()
 	return &conn{t: s.t, nc: nc, r: bufio.NewReader(nc)}
+}
+
+// hijackable is a ResponseWriter over a pipe.
+type hijackable struct {
+	*httptest.ResponseRecorder
+	nc net.Conn
+}
+
+func (h *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	h.Code = http.StatusSwitchingProtocols
+	return h.nc, bufio.NewReadWriter(bufio.NewReader(h.nc), bufio.NewWriter(h.nc)), nil
 }
 
 // upgrade are the headers of an honest handshake.
@@ -66,10 +78,10 @@ func (s *server) connect(target string, headers ...string) *conn {
 
 func (c *conn) deadline(d time.Duration) { _ = c.nc.SetDeadline(time.Now().Add(d)) }
 
+// send writes; a peer that has gone shows in what is read.
 func (c *conn) send(b string) {
-	if _, err := io.WriteString(c.nc, b); err != nil {
-		c.t.Logf("send: %v", err)
-	}
+	_ = c.nc.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	_, _ = io.WriteString(c.nc, b)
 }
 
 // masked is a client's frame. b0 is its first byte.
@@ -208,10 +220,11 @@ func (f shown) field(name string) any {
 	return m[name]
 }
 
-// closed reads on to the close frame and the connection's end, and returns the code: 1006 without a close frame. Nothing
-// may follow a close frame.
+// closed reads on to the close frame and the connection's end, ends its own side and returns the code: 1006 without a
+// close frame. Nothing may follow a close frame.
 func (c *conn) closed() (code int, reason string) {
 	c.t.Helper()
+	defer func() { _ = c.nc.Close() }()
 	code = 1006
 	for {
 		g, err := c.read(15 * time.Second)
@@ -229,6 +242,9 @@ func (c *conn) closed() (code int, reason string) {
 			code = g.code
 			if len(g.payload) > 2 {
 				reason = string(g.payload[2:])
+			}
+			if _, half := c.nc.(interface{ CloseWrite() error }); !half {
+				return code, reason // a pipe: the server cannot end its side alone
 			}
 			// an honest peer answers; the server has ended its side already
 			_, _ = c.nc.Write(masked(0x88, string(g.payload[:min(2, len(g.payload))])))

@@ -80,3 +80,12 @@ func (c CloseCode) reason() string {
 	}
 	return ""
 }
+
+// misconduct tells codes that say the peer broke a rule: worth a line in the log.
+func (c CloseCode) misconduct() bool {
+	switch c {
+	case CloseProtocol, CloseBinary, CloseBadUTF8, CloseTooBig, CloseMisbehaved:
+		return true
+	}
+	return false
+}

@@ -75,6 +75,9 @@ func (s *session) close(code CloseCode, reason string) {
 		reason = code.reason()
 	}
 	s.e.metrics.closed(code)
+	if code.misconduct() {
+		s.e.log.Info("session closed", "session_id", s.h.ID, "code", int(code), "reason", reason)
+	}
 	s.h.Close(frame.AppendClose(nil, int(code), reason))
 }
 

@@ -199,7 +199,7 @@ func (p *poller) forget(s *session) {
 // pump reads until there is nothing, a handler must end first, or others should have a turn.
 func (p *poller) pump(s *session) {
 	for range turnReads {
-		if !s.edge || s.busy.Load() && !s.closing.Load() {
+		if !s.edge || s.busy.Load() && !s.closing.Load() || s.deaf() && !s.fin {
 			return
 		}
 		n, errno := s.receive(p.buf)
@@ -214,10 +214,7 @@ func (p *poller) pump(s *session) {
 			return
 		}
 		s.edge = n == len(p.buf) || s.fin
-		if !s.took(p.buf[:n]) {
-			p.forget(s)
-			return
-		}
+		s.took(p.buf[:n])
 	}
 	if s.edge {
 		p.again = append(p.again, s)

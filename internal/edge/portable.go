@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -46,13 +47,15 @@ func (p *portable) start(held []byte) {
 // read is the reader: the goroutine lives as long as the session and closes the connection at its end.
 func (p *portable) read(held []byte) {
 	s := p.s
-	ok := len(held) == 0 || s.took(held)
-	buf := make([]byte, pipeReadBytes)
-	for ok && p.awaitIdle() {
-		n, err := p.nc.Read(buf)
-		ok = (n == 0 || s.took(buf[:n])) && err == nil
+	if len(held) > 0 {
+		s.took(held)
 	}
-	p.cut()
+	if p.readAll(make([]byte, pipeReadBytes)) == io.EOF {
+		// Behind a peer's orderly end the last replies and the close frame are still written, if it takes them.
+		_ = p.nc.SetWriteDeadline(time.Now().Add(s.e.cfg.CloseTimeout))
+	} else {
+		p.cut()
+	}
 	s.gone()
 	<-p.free
 	p.written.Wait()
@@ -63,9 +66,22 @@ func (p *portable) read(held []byte) {
 	s.e.released()
 }
 
-// awaitIdle waits while a handler has what was read. false: the session was cut meanwhile.
-func (p *portable) awaitIdle() bool {
-	for p.s.busy.Load() && !p.s.closing.Load() && !p.s.resumed() {
+func (p *portable) readAll(buf []byte) error {
+	for p.awaitTurn() {
+		n, err := p.nc.Read(buf)
+		if n > 0 {
+			p.s.took(buf[:n])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return errDead
+}
+
+// awaitTurn waits while a handler has what was read, or nothing more is to be read. false: the session was cut meanwhile.
+func (p *portable) awaitTurn() bool {
+	for p.s.deaf() || p.s.busy.Load() && !p.s.closing.Load() && !p.s.resumed() {
 		<-p.wake
 		p.mu.Lock()
 		dead := p.dead

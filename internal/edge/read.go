@@ -22,17 +22,20 @@ type ending struct {
 	peer   bool // the peer's own close frame, answered with its code
 }
 
-// took is the reader's: b was received. false: so much has come after our close frame that it is not listened to any more.
-func (s *session) took(b []byte) bool {
+// took is the reader's: b was received.
+func (s *session) took(b []byte) {
 	s.alive()
 	if s.closing.Load() {
 		s.junk += uint32(len(b))
-		return s.junk <= closeJunk
+		return
 	}
 	s.allow()
 	s.feed(b)
-	return true
 }
+
+// deaf: so much has come after our close frame that nothing more is read. The connection stays until the peer ends it or its
+// time is over: closing it now would be a reset, and might take our close frame with it.
+func (s *session) deaf() bool { return s.junk > closeJunk }
 
 // allow renews the parser's allowance of control frames each second.
 func (s *session) allow() {

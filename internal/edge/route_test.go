@@ -73,7 +73,9 @@ func TestHandshakesAreRefusedInJSONWithTheirStatus(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			res := s.get(c.method, c.target, c.headers...)
-			var body struct{ Error struct{ Code, Message string } }
+			var body struct {
+				Error struct{ Code, Message string }
+			}
 			err := json.NewDecoder(res.Body).Decode(&body)
 			if res.StatusCode != c.status || err != nil || body.Error.Code != string(c.code) || body.Error.Message == "" {
 				t.Errorf("%d %+v %v, want %d %s", res.StatusCode, body, err, c.status, c.code)
@@ -122,7 +124,9 @@ func TestAFullEdgeAndAnEndingOneSay503(t *testing.T) {
 		}
 	}
 	res := s.get("GET", "/ws", upgrade()...)
-	var b struct{ Error struct{ Code, Message string } }
+	var b struct {
+		Error struct{ Code, Message string }
+	}
 	_ = json.NewDecoder(res.Body).Decode(&b)
 	if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" || b.Error.Code != "at_capacity" || b.Error.Message != "server at capacity" {
 		t.Errorf("above the limit: %d %v %+v", res.StatusCode, res.Header, b)

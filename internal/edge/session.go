@@ -16,12 +16,13 @@ import (
 // path's goroutine) reads, the session's shard writes and closes.
 type session struct {
 	// static once the reader has it
-	e     *Edge
-	h     *hub.Session
-	first message.Room // what a frame without a room means; "": the URL named none
-	pipe  *portable    // nil: the fast path
-	fd    int32        // the fast path's; the shard closes it
-	gen   uint32       // tells events of an earlier owner of the number
+	e         *Edge
+	h         *hub.Session
+	first     message.Room // what a frame without a room means; "": the URL named none
+	pipe      *portable    // nil: the fast path
+	fd        int32        // the fast path's; the shard closes it
+	gen       uint32       // tells events of an earlier owner of the number
+	anonymous bool
 
 	// the reader's
 	parser wire.Parser
@@ -30,8 +31,6 @@ type session struct {
 	edge   bool   // there may be something to read
 	fin    bool   // the peer has ended its side: a short read proves nothing, read to the end
 	doomed bool   // forgotten before it was adopted
-
-	anonymous bool // static
 
 	// the handler's, of which there is one at a time
 	use *usage // nil until the session sends something
@@ -49,8 +48,8 @@ type session struct {
 	seen    atomic.Uint32 // tick of the last sign of life
 	partAt  atomic.Uint32 // tick at which the message under way began; 0: none, or busy
 	shutAt  atomic.Uint32 // tick at which our side was shut down; 0: it was not
-	ping    atomic.Uint32
-	pingAt  atomic.Uint32
+	ping    atomic.Uint32 // pingNone, pingQueued or pingWritten
+	pingAt  atomic.Uint32 // tick at which it was written
 }
 
 var _ hub.Writer = (*session)(nil)

@@ -7,7 +7,6 @@ package publish
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -29,6 +28,11 @@ const (
 	origins
 )
 
+// String names the origin in metrics, logs and idempotency scopes.
+func (o Origin) String() string {
+	return [...]string{"session", "backend", "embedded"}[o]
+}
+
 // Config of a Publisher.
 type Config struct {
 	MaxDataBytes int // largest data; default message.DefaultMaxDataBytes
@@ -39,7 +43,7 @@ type Config struct {
 // Request is a message to be published. Message belongs to the publisher from here on.
 type Request struct {
 	Message     *message.Message // ID is set by Do; Timestamp 0 means now
-	Caller, Key string           // see broker.Publication
+	Caller, Key string           // see broker.Publication; callers of different origins never meet
 	Origin      Origin
 }
 
@@ -79,7 +83,11 @@ func (p *Publisher) Do(ctx context.Context, r Request) (broker.Receipt, error) {
 	if err := p.hub.Ready(ctx, m.Room); err != nil {
 		return broker.Receipt{}, fmt.Errorf("publish: %w", err)
 	}
-	receipt, err := p.broker.Publish(ctx, broker.Publication{Message: m, Caller: r.Caller, Key: r.Key})
+	caller := ""
+	if r.Key != "" {
+		caller = r.Origin.String() + "/" + r.Caller
+	}
+	receipt, err := p.broker.Publish(ctx, broker.Publication{Message: m, Caller: caller, Key: r.Key})
 	if err != nil {
 		return broker.Receipt{}, fmt.Errorf("publish: %w", err)
 	}
@@ -105,8 +113,6 @@ func (p *Publisher) admit(m *message.Message, by Origin) error {
 		own := m.Type == message.TypePresence || m.Type == message.TypeError
 		forbidden = m.Type.Reserved() && !own
 		m.Ephemeral = m.Ephemeral || own
-	default:
-		return errors.New("publish: unknown origin")
 	}
 	if forbidden {
 		return &message.Error{Err: message.ErrForbiddenType, Field: "type", Text: "this type is the server's own: use chat or a type of your application"}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
+)
+
+// callTimeout bounds a client command's call: a little above the server's own bound.
+const callTimeout = 10 * time.Second
+
+// dial are the options of every command that calls a node.
+type dial struct {
+	Addr string `default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"gRPC address of a node."`
+	JSON bool   `name:"json" help:"Print the answer as JSON."`
+}
+
+func (d *dial) connect() (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient(d.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("--addr: %w", err)
+	}
+	return conn, nil
+}
+
+type publish struct {
+	dial
+	Room      string `arg:"" help:"Room to publish to."`
+	Data      string `arg:"" name:"json" help:"Any JSON value."`
+	Type      string `placeholder:"TYPE" help:"Type of the message; chat if not given."`
+	From      string `placeholder:"NAME" help:"Shown as its sender."`
+	Key       string `placeholder:"KEY" help:"Idempotency key: a repeat is not published again."`
+	Ephemeral bool   `help:"For members connected now; keep nothing."`
+}
+
+func (p *publish) Run(e *env) error {
+	conn, err := p.connect()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(e.ctx, callTimeout)
+	defer cancel()
+	resp, err := realtimev1.NewPublisherServiceClient(conn).Publish(ctx, &realtimev1.PublishRequest{
+		Room: p.Room, IdempotencyKey: p.Key,
+		Message: &realtimev1.MessageContent{Type: p.Type, Data: p.Data, From: p.From, Ephemeral: p.Ephemeral},
+	})
+	if err != nil {
+		return fmt.Errorf("publish to %s: %w", p.Addr, err)
+	}
+	if p.JSON {
+		b, err := protojson.Marshal(resp)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(e.out, string(b))
+		return err
+	}
+	note := ""
+	if resp.GetReceipt().GetDuplicate() {
+		note = " (duplicate)"
+	}
+	_, err = fmt.Fprintf(e.out, "%s%s\n", resp.GetReceipt().GetId(), note)
+	return err
+}

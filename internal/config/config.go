@@ -1,0 +1,87 @@
+// Package config declares the options of `realtime serve`: one struct field is the flag, its REALTIME_ environment variable,
+// its default and its help. It checks what the options say together; it opens and starts nothing.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+)
+
+// Serve are the options of a node.
+type Serve struct {
+	Dev          bool     `help:"Development: sessions need no token, pages from localhost may connect, the demo page is served at /, gRPC describes itself."`
+	EdgeAddr     string   `default:"127.0.0.1:8080" help:"Where sessions connect."`
+	GRPCAddr     string   `name:"grpc-addr" default:"127.0.0.1:9090" help:"Where backends call."`
+	GRPCInsecure bool     `name:"grpc-insecure" help:"Let the gRPC listener leave loopback without TLS and keys: whoever reaches it may publish."`
+	OpsAddr      string   `default:"127.0.0.1:8081" help:"Where operators scrape: /metrics, /healthz, /readyz."`
+	Origin       []string `placeholder:"SCHEME://HOST[:PORT]" sep:"," help:"Pages that may connect, besides those of the edge's own address. Repeatable."`
+	MaxSessions  int      `default:"10000" help:"Sessions at once; above, 503. Lowered with a warning if the file limit is too small."`
+	SndbufBytes  Bytes    `default:"64KiB" help:"Send buffer of a session's socket."`
+	LogBytes     Bytes    `default:"256MiB" help:"Logs of all rooms on this node."`
+
+	MemoryBytes    Bytes         `default:"512MiB" help:"History of all rooms in the embedded broker; above, the largest rooms lose their oldest messages."`
+	HistorySize    int           `default:"10000" help:"Messages kept per room."`
+	HistoryTTL     time.Duration `name:"history-ttl" default:"15m" help:"How long a message is kept."`
+	IdempotencyTTL time.Duration `name:"idempotency-ttl" default:"5m" help:"How long an idempotency key is remembered."`
+
+	DrainTimeout time.Duration `default:"25s" help:"From SIGTERM to the end, at most."`
+	DrainDelay   time.Duration `default:"5s" help:"Of it: unready, but still serving, until load balancers have noticed. None with --dev."`
+	DrainWindow  time.Duration `default:"15s" help:"Of it: sessions are closed one after the other."`
+
+	LogLevel slog.Level `default:"info" help:"debug, info, warn or error."`
+	Pprof    bool       `help:"Serve /debug/pprof on the ops listener."`
+}
+
+// Validate returns all that is wrong with the options, joined.
+func (c *Serve) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !c.Dev {
+		bad("--dev is missing: without it sessions need tokens, which this version cannot check yet")
+	}
+	for _, a := range []struct{ name, addr string }{{"--edge-addr", c.EdgeAddr}, {"--grpc-addr", c.GRPCAddr}, {"--ops-addr", c.OpsAddr}} {
+		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+			bad("%s: %q is not HOST:PORT", a.name, a.addr)
+		}
+	}
+	if host, _, err := net.SplitHostPort(c.GRPCAddr); err == nil && !loopback(host) && !c.GRPCInsecure {
+		bad("--grpc-addr: %s is not loopback, and without TLS and keys whoever reaches it may publish; say --grpc-insecure if that is wanted", c.GRPCAddr)
+	}
+	positive := func(name string, ok bool) {
+		if !ok {
+			bad("%s must be above 0", name)
+		}
+	}
+	positive("--max-sessions", c.MaxSessions > 0)
+	positive("--history-size", c.HistorySize > 0)
+	positive("--history-ttl", c.HistoryTTL > 0)
+	positive("--idempotency-ttl", c.IdempotencyTTL > 0)
+	positive("--memory-bytes", c.MemoryBytes > 0)
+	positive("--drain-timeout", c.DrainTimeout > 0)
+	if c.LogBytes < minLogBytes {
+		bad("--log-bytes must be at least %v", Bytes(minLogBytes))
+	}
+	if c.SndbufBytes < minSndbuf {
+		bad("--sndbuf-bytes must be at least %v", Bytes(minSndbuf))
+	}
+	if c.DrainDelay < 0 || c.DrainWindow < 0 || c.DrainDelay+c.DrainWindow > c.DrainTimeout {
+		bad("--drain-delay and --drain-window must fit into --drain-timeout (%v)", c.DrainTimeout)
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	minLogBytes = 4 << 20 // a quarter of it is the most that one room's history may take while members resume
+	minSndbuf   = 4 << 10 // about what the kernel itself takes for a minimum
+)
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,210 @@
+package edge
+
+import (
+	"bufio"
+	"context"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/slack5/realtime/internal/hub"
+	"github.com/slack5/realtime/internal/message"
+)
+
+// bubble runs f with an edge of default times in a bubble, where time passes when nobody has anything to do. Its sessions
+// are pipes.
+func bubble(t *testing.T, f func(t *testing.T, s *server)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		minter := message.NewMinter(1)
+		logger := slog.New(slog.DiscardHandler)
+		b := newBus(minter)
+		h := hub.New(hub.Config{}, b, minter, logger)
+		b.sink = h
+		e, err := New(Config{Anonymous: true, portable: true, History: b.History}, h, b, minter, logger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, h.Run)
+		run(t, e.Run)
+		synctest.Wait()
+		f(t, &server{Edge: e, t: t, hub: h, bus: b})
+	})
+}
+
+// piped is a session over a pipe.
+func (s *server) piped(target string) *conn {
+	r := httptest.NewRequest("GET", target, nil)
+	for _, h := range upgrade() {
+		k, v, _ := strings.Cut(h, ": ")
+		r.Header.Set(k, v)
+	}
+	us, them := net.Pipe()
+	s.t.Cleanup(func() { _ = us.Close() })
+	w := &hijackable{httptest.NewRecorder(), them}
+	s.ServeHTTP(w, r)
+	if w.Code != 101 {
+		s.t.Fatalf("GET %s: %d", target, w.Code)
+	}
+	return &conn{t: s.t, nc: us, r: bufio.NewReader(us)}
+}
+
+func TestPingsComeEvery25SecondsAndTenWithoutAnswerAreTheEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		c := s.piped("/ws/general")
+		c.want("subscribed")
+		last := time.Now()
+		for i := range 100 {
+			g, err := c.read(time.Hour)
+			if err != nil || g.op != 0x89 {
+				t.Fatalf("got %#x %v", g.op, err)
+			}
+			d := time.Since(last)
+			if d > 26*time.Second || i > 0 && d < 25*time.Second {
+				t.Fatalf("ping %d after %v", i, d)
+			}
+			last = time.Now()
+			if i < 99 {
+				c.send(string(masked(0x8a, "")))
+			}
+		}
+		code, _ := c.closed()
+		if d := time.Since(last); code != 4001 || d < 10*time.Second || d > 11*time.Second {
+			t.Errorf("closed %d after %v", code, d)
+		}
+	})
+}
+
+func TestAMessageHasTenSecondsToArrive(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		c := s.piped("/ws/general")
+		c.want("subscribed")
+		whole := text(`{"type":"ping"}`)
+		c.send(string(whole[:7]))
+		time.Sleep(9 * time.Second)
+		c.send(string(whole[7:]))
+		c.want("pong")
+		c.send(string(whole[:7]))
+		start := time.Now()
+		code, reason := c.closed()
+		if d := time.Since(start); code != 4001 || reason != "message not complete" || d < 10*time.Second || d > 11*time.Second {
+			t.Errorf("closed %d %q after %v", code, reason, d)
+		}
+	})
+}
+
+func TestAPublishThatIsNotConfirmedInFiveSecondsIsAnswered(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		c := s.piped("/ws/general")
+		c.want("subscribed")
+		s.Edge.publish = &held{bus: s.bus, free: make(chan struct{})}
+		start := time.Now()
+		c.say(`{"type":"chat","ref":"r"}`)
+		if f := c.next("error broker_unavailable"); f.Ref != "r" || time.Since(start) != 5*time.Second {
+			t.Errorf("%+v after %v", f, time.Since(start))
+		}
+	})
+}
+
+func TestAPeerThatNeverEndsIsGoneTenSecondsAfterTheClose(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		for _, reads := range []bool{true, false} {
+			c := s.piped("/ws/general")
+			c.want("subscribed")
+			start := time.Now()
+			c.send(string(masked(0x83, "")))
+			if reads {
+				if g, err := c.read(time.Second); err != nil || g.code != 1002 {
+					t.Errorf("%#x %v", g.op, err)
+				}
+			}
+			for s.sessions.Load() > 0 {
+				time.Sleep(100 * time.Millisecond)
+			}
+			if d := time.Since(start); d > 11*time.Second {
+				t.Errorf("reads %v: gone after %v", reads, d)
+			}
+		}
+	})
+}
+
+func TestADrainIsSpreadEvenlyOverItsWindow(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		const n = 15
+		ends := make(chan time.Duration, n)
+		start := time.Now()
+		for range n {
+			c := s.piped("/ws/general")
+			c.want("subscribed")
+			go func() {
+				c.closed()
+				ends <- time.Since(start)
+			}()
+		}
+		s.Drain(context.Background(), 15*time.Second)
+		for i := range n {
+			if d := <-ends; d < time.Duration(i)*time.Second || d > time.Duration(i)*time.Second+100*time.Millisecond {
+				t.Errorf("session %d closed after %v", i, d)
+			}
+		}
+	})
+}
+
+func TestTheWheelAsksEachSessionWhenItIsDueAndNotBefore(t *testing.T) {
+	cfg := Config{}
+	cfg.setDefaults()
+	w := newWheel(&cfg)
+	e := &Edge{wheel: w}
+	far, near, gone := &session{e: e}, &session{e: e}, &session{e: e}
+	for _, s := range []*session{far, near, gone} {
+		s.closing.Store(true) // asks to be asked again after a second
+	}
+	w.add(far, w.now()+10*slots)
+	w.add(near, w.now()+40)
+	w.add(gone, w.now()+3)
+	w.hasten(near, w.now()+5)
+	w.hasten(near, w.now()+9) // later than it is: nothing
+	w.remove(gone)
+	w.remove(gone)
+	w.hasten(gone, w.now()+1)
+	if got := len(w.all()); got != 2 {
+		t.Errorf("%d sessions", got)
+	}
+	start := w.now()
+	for near.at == start+5 {
+		w.turn(nil)
+	}
+	if w.now() != start+5 {
+		t.Errorf("asked at %d, want %d", w.now()-start, 5)
+	}
+	if far.at != start+slots-1 {
+		t.Errorf("a far deadline is at %d, want the last slot", far.at-start)
+	}
+	for range 3 * slots {
+		w.turn(nil)
+	}
+	if !far.linked || !near.linked || far.at <= w.now() || near.at <= w.now() {
+		t.Errorf("at %d: far %d, near %d", w.now(), far.at, near.at)
+	}
+}
+
+func TestAClockSetWhileASessionIsAskedIsNotForgotten(t *testing.T) {
+	cfg := Config{}
+	cfg.setDefaults()
+	w := newWheel(&cfg)
+	s := &session{e: &Edge{wheel: w}}
+	s.seen.Store(uint32(w.now()))
+	w.add(s, w.now()+2)
+	for range 2 { // a message begins in the very unit in which the session is due
+		s.partAt.Store(uint32(w.now() + 1))
+		w.hasten(s, w.now()+1+w.assembly)
+		w.turn(nil)
+	}
+	if want := tick(s.partAt.Load()) + w.assembly; s.at != want {
+		t.Errorf("asked at %d, want %d", s.at, want)
+	}
+}

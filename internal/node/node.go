@@ -1,0 +1,140 @@
+// Package node composes one node's core without listeners: broker, hub, publisher and edge, from the small Configs of each.
+// server puts listeners around it, an embedding program its own.
+//
+// It owns the order of start and end: the broker is ready before the hub runs, the hub before the edge lets anybody in; in
+// the end sessions go first, then the hub, then the broker.
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/edge"
+	"github.com/slack5/realtime/internal/hub"
+	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/publish"
+)
+
+// Config of a Node. Zero values of the parts are their defaults.
+type Config struct {
+	Hub     hub.Config
+	Edge    edge.Config
+	Memory  broker.MemoryConfig
+	Publish publish.Config
+	// DrainWindow is the time over which Drain spreads the sessions' ends; default 15 s.
+	DrainWindow time.Duration
+}
+
+const defaultDrainWindow = 15 * time.Second
+
+// Node is one process's share of the rooms.
+type Node struct {
+	cfg     Config
+	name    string
+	broker  broker.Broker
+	hub     *hub.Hub
+	publish *publish.Publisher
+	edge    *edge.Edge
+	ready   chan struct{}
+}
+
+// New composes a node over the embedded broker. It starts nothing.
+func New(cfg Config, logger *slog.Logger) (*Node, error) {
+	if cfg.DrainWindow == 0 {
+		cfg.DrainWindow = defaultDrainWindow
+	}
+	// A node's number tells its ids from others'. It is random: a quick restart must not repeat identities that members saw.
+	number := uint16(rand.Uint32N(1 << 16))
+	n := &Node{cfg: cfg, name: strconv.FormatUint(uint64(number), 36), ready: make(chan struct{})}
+	minter := message.NewMinter(number)
+	if cfg.Memory.NodeID == "" {
+		cfg.Memory.NodeID = n.name
+	}
+	if cfg.Memory.Logger == nil {
+		cfg.Memory.Logger = logger
+	}
+	n.broker = broker.NewMemory(cfg.Memory)
+	n.hub = hub.New(cfg.Hub, n.broker, minter, logger)
+	n.publish = publish.New(cfg.Publish, n.hub, n.broker, minter, logger)
+	if cfg.Edge.Node == "" {
+		cfg.Edge.Node = n.name
+	}
+	if cfg.Edge.History == nil {
+		cfg.Edge.History = n.broker.History
+	}
+	e, err := edge.New(cfg.Edge, n.hub, sessions{n.publish}, minter, logger)
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	n.edge = e
+	return n, nil
+}
+
+// sessions publishes what sessions send.
+type sessions struct{ *publish.Publisher }
+
+func (s sessions) Publish(ctx context.Context, m *message.Message, caller, key string) (broker.Receipt, error) {
+	return s.Do(ctx, publish.Request{Message: m, Caller: caller, Key: key, Origin: publish.Session})
+}
+
+// Name is the node's name, as in ids, logs and `welcome`.
+func (n *Node) Name() string { return n.name }
+
+// Publisher is the way in.
+func (n *Node) Publisher() *publish.Publisher { return n.publish }
+
+// Handler serves WebSockets: 503 before Run and while draining.
+func (n *Node) Handler() http.Handler { return n.edge }
+
+// Ready is closed when sessions are let in.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Run serves until ctx ends or a part fails, and returns when all parts have ended. Call Drain before ctx ends, or sessions
+// are cut. It may be called once.
+func (n *Node) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	// Each part outlives the one before it: the broker ends after the hub, the hub after the edge.
+	base := context.WithoutCancel(ctx)
+	brokerCtx, endBroker := context.WithCancel(base)
+	hubCtx, endHub := context.WithCancel(base)
+	defer endBroker()
+	defer endHub()
+
+	up := make(chan struct{})
+	g.Go(func() error { return part("broker", n.broker.Run(brokerCtx, n.hub, func() { close(up) })) })
+	g.Go(func() error {
+		defer endBroker()
+		select {
+		case <-up:
+		case <-ctx.Done():
+			return nil
+		}
+		hg, hctx := errgroup.WithContext(hubCtx)
+		hg.Go(func() error { return part("hub", n.hub.Run(hctx)) })
+		hg.Go(func() error {
+			defer endHub()
+			close(n.ready)
+			return part("edge", n.edge.Run(ctx))
+		})
+		return hg.Wait()
+	})
+	return g.Wait()
+}
+
+func part(name string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// Drain lets nobody in any more, and ends all sessions over the window; what is left when ctx ends is cut.
+func (n *Node) Drain(ctx context.Context) { n.edge.Drain(ctx, n.cfg.DrainWindow) }

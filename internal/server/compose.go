@@ -1,0 +1,110 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/edge"
+	"github.com/slack5/realtime/internal/hub"
+	"github.com/slack5/realtime/internal/node"
+	"github.com/slack5/realtime/internal/publish"
+	"github.com/slack5/realtime/internal/rpc"
+	"github.com/slack5/realtime/internal/telemetry"
+	"github.com/slack5/realtime/web"
+)
+
+// compose translates the options into the parts' own configurations: nobody else knows both.
+func (s *Server) compose() error {
+	c, meter := s.cfg, s.metrics.Meter()
+	published, err := telemetry.Durations(meter, "realtime_publish_duration_seconds", "From a publish's arrival to its acceptance, the wait for its room included.", "kind", publish.Session.String(), publish.Backend.String(), publish.Embedded.String())
+	if err != nil {
+		return err
+	}
+	delivered, err := telemetry.Durations(meter, "realtime_delivery_latency_seconds", "From a message's acceptance to its writing to all members of a shard that keep up.", "", "")
+	if err != nil {
+		return err
+	}
+	s.node, err = node.New(node.Config{
+		Hub:         hub.Config{LogBytes: int64(c.LogBytes), Observe: delivered[0]},
+		Edge:        edge.Config{Anonymous: true, MaxSessions: s.sessionCap(), Origins: c.Origin, LoopbackOrigins: c.Dev},
+		Memory:      broker.MemoryConfig{MaxBytes: int64(c.MemoryBytes), Retention: broker.Retention{Messages: c.HistorySize, Age: c.HistoryTTL}, IdempotencyTTL: c.IdempotencyTTL},
+		Publish:     publish.Config{Observe: func(o publish.Origin, d time.Duration) { published[o](d) }},
+		DrainWindow: c.DrainWindow,
+	}, s.log)
+	if err != nil {
+		return err
+	}
+	if err := s.node.Instrument(meter); err != nil {
+		return err
+	}
+	if err := s.instrument(meter); err != nil {
+		return err
+	}
+	s.rpc = rpc.New(rpc.Config{Reflection: c.Dev}, s.node.Publisher(), s.log)
+	return nil
+}
+
+// edgeHandler serves sessions, and in development the demo page. It routes by itself: a mux would clean and redirect paths.
+func (s *Server) edgeHandler() http.Handler {
+	ws, page := s.node.Handler(), web.Page()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Dev && r.URL.Path == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			page.ServeHTTP(w, r)
+			return
+		}
+		ws.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) opsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.metrics.Handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, health{Status: "ok"}) })
+	mux.HandleFunc("GET /readyz", s.ready)
+	if s.cfg.Pprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	}
+	return mux
+}
+
+// health is what health and readiness answer.
+type health struct {
+	Status   string    `json:"status"`
+	Reasons  []string  `json:"reasons,omitempty"`
+	Headroom *headroom `json:"headroom,omitempty"`
+}
+
+type headroom struct {
+	Sessions int   `json:"sessions"`
+	LogBytes int64 `json:"log_bytes"`
+}
+
+// ready is about this node only; being full is not unready.
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+	st := s.node.Stats()
+	h := health{Status: "ready", Headroom: &headroom{Sessions: max(0, st.MaxSessions-st.Sessions), LogBytes: max(0, st.MaxLogBytes-st.LogBytes)}}
+	switch s.state.Load() {
+	case starting:
+		h.Status, h.Reasons = "unready", []string{"starting"}
+	case draining:
+		h.Status, h.Reasons = "unready", []string{"draining"}
+	}
+	code := http.StatusOK
+	if h.Reasons != nil {
+		code = http.StatusServiceUnavailable
+	}
+	answer(w, code, h)
+}
+
+func answer(w http.ResponseWriter, code int, h health) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(h) // the peer has left: nobody to tell
+}

@@ -1,0 +1,50 @@
+package server
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+)
+
+// Version is what the binary was built from: the module's version, else the commit, else "devel".
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "devel"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return s.Value[:12]
+		}
+	}
+	return "devel"
+}
+
+// instrument registers what is the server's own to tell.
+func (s *Server) instrument(m metric.Meter) error {
+	drain, err := m.Int64ObservableGauge("realtime_draining", metric.WithDescription("1 while the node drains."))
+	if err != nil {
+		return err
+	}
+	build, err := m.Int64ObservableGauge("realtime_build_info", metric.WithDescription("1; the labels tell what runs."))
+	if err != nil {
+		return err
+	}
+	labels := metric.WithAttributes(attribute.String("version", Version()), attribute.String("go", runtime.Version()))
+	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		v := int64(0)
+		if s.state.Load() == draining {
+			v = 1
+		}
+		o.ObserveInt64(drain, v)
+		o.ObserveInt64(build, 1, labels)
+		return nil
+	}, drain, build)
+	return err
+}

@@ -1,0 +1,203 @@
+// Package server is the service: a node with its three listeners (sessions, gRPC, operations), built from the options and
+// run until it is told to stop. New opens everything, so that a port in use or a bad option shows at once; Run serves.
+//
+// It decides nothing about rooms. Two contexts are kept apart: stop, which begins the orderly end, and base, on which
+// sessions and broker live until that end is over.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/slack5/realtime/internal/config"
+	"github.com/slack5/realtime/internal/node"
+	"github.com/slack5/realtime/internal/rpc"
+	"github.com/slack5/realtime/internal/telemetry"
+)
+
+// What the HTTP listeners allow a peer.
+const (
+	headerTimeout  = 10 * time.Second // a handshake that does not come
+	idleTimeout    = 60 * time.Second
+	maxHeaderBytes = 16 << 10 // tokens and cookies included
+)
+
+// Server is a node with its listeners.
+type Server struct {
+	cfg     *config.Serve
+	out     io.Writer
+	log     *slog.Logger
+	node    *node.Node
+	rpc     *rpc.Server
+	metrics *telemetry.Metrics
+
+	edge, ops          *http.Server
+	edgeL, grpcL, opsL net.Listener
+	closers            []func() error // of what New opened, to be run last first
+	state              atomic.Int32
+}
+
+const (
+	starting int32 = iota
+	serving
+	draining
+)
+
+// New builds a server and opens its listeners. out gets the lines that tell a person where to go. If it fails, nothing is
+// left open.
+func New(cfg *config.Serve, out io.Writer, logger *slog.Logger) (s *Server, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s = &Server{cfg: cfg, out: out, log: logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.metrics, err = telemetry.NewMetrics(); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, func() error { return s.metrics.Shutdown(context.Background()) })
+	if err = s.compose(); err != nil {
+		return nil, err
+	}
+	if s.edgeL, err = s.listen("--edge-addr", cfg.EdgeAddr, sessionSocket(int(cfg.SndbufBytes))); err != nil {
+		return nil, err
+	}
+	if s.grpcL, err = s.listen("--grpc-addr", cfg.GRPCAddr, net.ListenConfig{}); err != nil {
+		return nil, err
+	}
+	if s.opsL, err = s.listen("--ops-addr", cfg.OpsAddr, net.ListenConfig{}); err != nil {
+		return nil, err
+	}
+	quiet := slog.NewLogLogger(logger.Handler(), slog.LevelDebug) // what peers do wrong in HTTP is not ours to warn of
+	s.edge = &http.Server{Handler: s.edgeHandler(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: quiet}
+	s.ops = &http.Server{Handler: s.opsHandler(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: quiet}
+	return s, nil
+}
+
+func (s *Server) listen(option, addr string, lc net.ListenConfig) (net.Listener, error) {
+	l, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: choose another address with %s", option, err, option)
+	}
+	s.closers = append(s.closers, func() error {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	return l, nil
+}
+
+func (s *Server) close() (err error) {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, s.closers[i]())
+	}
+	s.closers = nil
+	return err
+}
+
+// Addrs tells where the listeners are: sessions, gRPC, operations.
+func (s *Server) Addrs() (edge, grpc, ops string) {
+	return s.edgeL.Addr().String(), s.grpcL.Addr().String(), s.opsL.Addr().String()
+}
+
+// Run serves until ctx ends or a part fails, then ends in order within the drain timeout. It returns the failure, or nil.
+func (s *Server) Run(ctx context.Context) error {
+	defer func() { _ = s.close() }()
+	base, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g, stop := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.node.Run(base) })
+	g.Go(func() error { return served("ops listener", s.ops.Serve(s.opsL)) })
+	g.Go(func() error {
+		select {
+		case <-s.node.Ready():
+		case <-stop.Done():
+			return nil
+		}
+		g.Go(func() error { return served("edge listener", s.edge.Serve(s.edgeL)) })
+		g.Go(func() error { return served("gRPC listener", s.rpc.Serve(s.grpcL)) })
+		s.rpc.SetServing(true)
+		s.state.CompareAndSwap(starting, serving)
+		s.announce()
+		return nil
+	})
+	g.Go(func() error {
+		<-stop.Done()
+		s.stop(base)
+		end()
+		return nil
+	})
+	return g.Wait()
+}
+
+func served(what string, err error) error {
+	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// announce tells a person where to go: one line per listener.
+func (s *Server) announce() {
+	edge, grpc, ops := s.Addrs()
+	fmt.Fprintf(s.out, "sessions    ws://%s/ws/{room}\n", edge)
+	fmt.Fprintf(s.out, "gRPC        %s\n", grpc)
+	fmt.Fprintf(s.out, "operations  http://%s/metrics /healthz /readyz\n", ops)
+	if s.cfg.Dev {
+		fmt.Fprintf(s.out, "\nopen        http://%s/\n", edge)
+	}
+	s.log.Info("serving", "node", s.node.Name(), "edge", edge, "grpc", grpc, "ops", ops, "dev", s.cfg.Dev)
+}
+
+// stop is the orderly end: unready first, then nobody new, then everyone out over the window, all within one budget. It
+// returns when sessions and calls have ended or the budget has.
+func (s *Server) stop(base context.Context) {
+	begin := time.Now()
+	wasServing := s.state.Swap(draining) == serving
+	s.rpc.SetServing(false)
+	ctx, cancel := context.WithTimeout(base, s.cfg.DrainTimeout)
+	defer cancel()
+	if wasServing {
+		s.log.Info("draining", "sessions", s.node.Stats().Sessions, "timeout", s.cfg.DrainTimeout.String())
+		if !s.cfg.Dev { // nobody balances a developer's load
+			pause(ctx, s.cfg.DrainDelay)
+		}
+	}
+	var g errgroup.Group
+	g.Go(func() error { s.rpc.Shutdown(ctx); return nil })
+	if wasServing {
+		g.Go(func() error { s.node.Drain(ctx); return nil })
+	}
+	_ = g.Wait()
+	for _, h := range []*http.Server{s.edge, s.ops} {
+		quick, cancel := context.WithTimeout(ctx, time.Second)
+		if h.Shutdown(quick) != nil {
+			_ = h.Close()
+		}
+		cancel()
+	}
+	s.log.Info("stopped", "took", time.Since(begin).Round(time.Millisecond).String())
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
