@@ -8,6 +8,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/slack5/realtime/internal/bench"
 	"github.com/slack5/realtime/internal/config"
 	"github.com/slack5/realtime/internal/server"
 	"github.com/slack5/realtime/internal/telemetry"
@@ -15,9 +16,10 @@ import (
 
 // cli are the commands; each is a struct that says its own options.
 type cli struct {
-	Serve   serve   `cmd:"" help:"Run a node."`
-	Publish publish `cmd:"" help:"Publish a message to a room."`
-	Version version `cmd:"" help:"Print the version."`
+	Serve   serve    `cmd:"" help:"Run a node."`
+	Publish publish  `cmd:"" help:"Publish a message to a room."`
+	Bench   benchCmd `cmd:"" help:"Hold many sessions, publish, and judge what they get: speed, loss, repetition, order."`
+	Version version  `cmd:"" help:"Print the version."`
 }
 
 // env is what a command works with.
@@ -67,6 +69,12 @@ func (s *serve) Run(e *env) error {
 	}
 	return srv.Run(e.ctx)
 }
+
+type benchCmd struct {
+	bench.Command
+}
+
+func (b *benchCmd) Run(e *env) error { return b.Command.Run(e.ctx, e.out) }
 
 type version struct{}
 

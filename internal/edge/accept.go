@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -45,7 +46,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, f)
 		return
 	}
-	nc, held, err := accept(w, r)
+	nc, answer, held, err := accept(w, r)
 	switch {
 	case err != nil:
 		e.log.Debug("handshake not completed", "err", err)
@@ -53,11 +54,11 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.released()
 	case f != nil:
 		e.metrics.refused(f)
-		e.farewell(nc, a, f)
+		e.farewell(nc, answer, a, f)
 		e.released()
 	default:
 		e.metrics.accepted.Add(1)
-		e.begin(nc, held, a, id)
+		e.begin(nc, answer, held, a, id)
 	}
 }
 
@@ -126,14 +127,32 @@ func (shim) SetWriteDeadline(time.Time) error { return nil }
 // lent is what one Accept needs. It comes back, since CloseNow leaves nobody who holds it.
 type lent struct {
 	http.ResponseWriter
-	brw  *bufio.ReadWriter
-	nc   net.Conn
-	held []byte
+	header http.Header
+	brw    *bufio.ReadWriter
+	nc     net.Conn
+	answer []byte
+	held   []byte
 }
 
 var lents = sync.Pool{New: func() any {
-	return &lent{brw: bufio.NewReadWriter(bufio.NewReaderSize(shim{}, 16), bufio.NewWriterSize(shim{}, 16))}
+	return &lent{header: make(http.Header), brw: bufio.NewReadWriter(bufio.NewReaderSize(shim{}, 16), bufio.NewWriterSize(shim{}, 16))}
 }}
+
+func (l *lent) Header() http.Header { return l.header }
+
+// WriteHeader keeps the 101 back: it goes out with the session's first frames, in one write.
+func (l *lent) WriteHeader(code int) {
+	if code != http.StatusSwitchingProtocols {
+		maps.Copy(l.ResponseWriter.Header(), l.header)
+		l.ResponseWriter.WriteHeader(code)
+		return
+	}
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	_ = l.header.Write(&b) // to memory
+	b.WriteString("\r\n")
+	l.answer = b.Bytes()
+}
 
 // Hijack keeps the connection, with what net/http has read of it already, and gives the library the shim.
 func (l *lent) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -149,9 +168,9 @@ func (l *lent) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return shim{}, l.brw, nil
 }
 
-// accept completes the handshake. Nothing of the library or of net/http refers to nc afterwards; held are bytes that came
-// behind the request. Errors have been answered.
-func accept(w http.ResponseWriter, r *http.Request) (nc net.Conn, held []byte, err error) {
+// accept completes the handshake but for its answer, which is still to be written to nc. Nothing of the library or of
+// net/http refers to nc afterwards; held are bytes that came behind the request. Errors have been answered.
+func accept(w http.ResponseWriter, r *http.Request) (nc net.Conn, answer, held []byte, err error) {
 	l := lents.Get().(*lent)
 	l.ResponseWriter = w
 	ws, err := websocket.Accept(l, r, &websocket.AcceptOptions{
@@ -162,8 +181,9 @@ func accept(w http.ResponseWriter, r *http.Request) (nc net.Conn, held []byte, e
 	if err == nil {
 		_ = ws.CloseNow() // of the shim: it lets the library's buffers and finalizer go
 	}
-	nc, held = l.nc, l.held
-	l.ResponseWriter, l.nc, l.held = nil, nil, nil
+	nc, answer, held = l.nc, l.answer, l.held
+	l.ResponseWriter, l.nc, l.answer, l.held = nil, nil, nil, nil
+	clear(l.header)
 	lents.Put(l)
-	return nc, held, err
+	return nc, answer, held, err
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/slack5/realtime/internal/message"
 )
 
-// begin makes a session of an accepted connection.
-func (e *Edge) begin(nc net.Conn, held []byte, a *asked, id Identity) {
+// begin makes a session of an accepted connection. answer is what completes its handshake: it is the session's first bytes.
+func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id Identity) {
 	s := &session{e: e, anonymous: id.Anonymous}
 	s.allow()
 	s.seen.Store(uint32(e.wheel.now()))
@@ -26,6 +26,7 @@ func (e *Edge) begin(nc net.Conn, held []byte, a *asked, id Identity) {
 		s.pipe = newPortable(s, nc)
 	}
 	o := e.open(s, a, id)
+	o.Preface = answer
 	if s.h, err = e.hub.Open(o); err != nil {
 		if fast {
 			s.closeFD()
@@ -36,13 +37,14 @@ func (e *Edge) begin(nc net.Conn, held []byte, a *asked, id Identity) {
 		return
 	}
 	s.refuseRooms(a)
-	e.wheel.add(s, e.wheel.now()+e.wheel.ping/2+rand.N(e.wheel.ping/2+1))
+	// The first ping comes earlier than later ones, by chance: sessions that came together do not stay together.
+	late := e.wheel.add(s, e.wheel.now()+e.wheel.ping/2+rand.N(e.wheel.ping/2+1))
 	if fast {
 		e.poller.post(note{s: s, kind: noteAdopt, held: held})
 	} else {
 		s.pipe.start(held)
 	}
-	if e.state.Load() != serving { // the drain may have listed the sessions before
+	if late {
 		s.close(CloseDrain, "")
 	}
 }
@@ -106,7 +108,7 @@ func (s *session) refuseRooms(a *asked) {
 
 // farewell is refuse=close: one error frame and a close frame over the completed handshake, then a bounded wait for the
 // peer's end. A browser sees nothing of a refusal over HTTP.
-func (e *Edge) farewell(nc net.Conn, a *asked, f *refusal) {
+func (e *Edge) farewell(nc net.Conn, answer []byte, a *asked, f *refusal) {
 	defer func() { _ = nc.Close() }()
 	_ = nc.SetDeadline(time.Now().Add(e.cfg.CloseTimeout))
 	now := time.Now()
@@ -116,7 +118,7 @@ func (e *Edge) farewell(nc net.Conn, a *asked, f *refusal) {
 	}
 	b := frame.Error{Code: f.code, Text: f.text}.Append(nil, now.UnixMilli())
 	frame.Stamp(b, id)
-	if _, err := nc.Write(frame.AppendClose(b, int(f.close), f.text)); err != nil {
+	if _, err := nc.Write(append(answer, frame.AppendClose(b, int(f.close), f.text)...)); err != nil {
 		return
 	}
 	if half, ok := nc.(interface{ CloseWrite() error }); ok {

@@ -41,7 +41,6 @@ type hijackable struct {
 }
 
 func (h *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	h.Code = http.StatusSwitchingProtocols
 	return h.nc, bufio.NewReadWriter(bufio.NewReader(h.nc), bufio.NewWriter(h.nc)), nil
 }
 

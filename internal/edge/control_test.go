@@ -148,27 +148,23 @@ func TestAPeerThatReadsNothingIsClosedAsSlow(t *testing.T) {
 	onPaths(t, func(t *testing.T, p path) {
 		s := serve(t, p, setup{
 			cfg: Config{CloseTimeout: 200 * time.Millisecond},
-			hub: hub.Config{WriteTimeout: 300 * time.Millisecond, CloseTimeout: 200 * time.Millisecond},
+			hub: hub.Config{WriteTimeout: time.Second, CloseTimeout: 200 * time.Millisecond},
 		})
 		slow, other := s.connect("/ws/general"), s.connect("/ws/general")
 		slow.want("subscribed")
 		other.want("subscribed")
-		seen := make(chan struct{})
-		go func() { // the other member reads all
-			defer close(seen)
-			for range 400 {
-				if other.want("chat").Type == "" {
-					return
-				}
-			}
-		}()
 		big := `"` + strings.Repeat("x", 60<<10) + `"`
-		for range 400 { // 24 MB: more than any socket holds
+		for sent := 0; s.hub.Stats().Blocked == 0; sent++ { // until no socket holds more
+			if sent > 1000 {
+				t.Fatal("never blocked")
+			}
 			s.bus.put("general", big)
+			other.next("chat")
 		}
-		<-seen
 		until(t, "the slow session is closed", func() bool { return s.Stats().Closed[CloseSlow] == 1 })
 		until(t, "and released", func() bool { return s.sessions.Load() == 1 })
+		s.bus.put("general", `"still there"`)
+		other.next("chat")
 	})
 }
 
@@ -236,8 +232,13 @@ func TestEveryCloseCodeOfTheTableIsOneASessionSees(t *testing.T) {
 			go s.Drain(t.Context(), 0)
 			return c
 		},
-		closeNoStatus:    func() *conn { return s.sends(masked(0x88, "")) },
-		closeUnannounced: func() *conn { c := s.sends(nil); s.wheel.all()[0].cut(); return c },
+		closeNoStatus: func() *conn { return s.sends(masked(0x88, "")) },
+		closeUnannounced: func() *conn {
+			c := s.sends(nil)
+			until(t, "it is in the wheel", func() bool { return len(s.wheel.all()) == 1 })
+			s.wheel.all()[0].cut()
+			return c
+		},
 	}
 	later := map[CloseCode]string{CloseMayReturn: "Disconnect", CloseReplaced: "max_sessions"}
 	last := func(c CloseCode) bool { return c == CloseDrain }

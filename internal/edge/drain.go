@@ -15,7 +15,7 @@ const cutWait = 5 * time.Second
 // what is left when ctx ends is cut. The hub must be running.
 func (e *Edge) Drain(ctx context.Context, window time.Duration) {
 	e.state.Store(draining)
-	list := e.wheel.all()
+	list := e.wheel.seal()
 	start := time.Now()
 	turn := func(i int) time.Duration { return window * time.Duration(i) / time.Duration(len(list)) }
 	for i, s := range list {

@@ -37,11 +37,11 @@ func newPortable(s *session, nc net.Conn) *portable {
 
 // start begins to read and write: held was read by net/http already.
 func (p *portable) start(held []byte) {
-	p.s.e.work.Go(func() { p.read(held) })
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.open = true
-	p.writeLocked()
+	p.writeLocked() // before the reader, which waits for the writer at its end
+	p.mu.Unlock()
+	p.s.e.work.Go(func() { p.read(held) })
 }
 
 // read is the reader: the goroutine lives as long as the session and closes the connection at its end.

@@ -27,8 +27,9 @@ type wheel struct {
 	// static: the deadlines in units
 	second, ping, pong, assembly, close tick
 
-	mu    sync.Mutex
-	slots [slots]*session // heads of lists through session.next
+	mu     sync.Mutex
+	slots  [slots]*session // heads of lists through session.next
+	sealed bool            // a drain has listed the sessions
 }
 
 func newWheel(c *Config) *wheel {
@@ -87,12 +88,20 @@ func (w *wheel) turn(due []*session) []*session {
 	return due[:0]
 }
 
-// add takes a session in. Its first ping comes earlier than later ones, by chance, so that sessions that came together do
-// not stay together.
-func (w *wheel) add(s *session, at tick) {
+// add takes a session in, to be asked at at. late: a drain has listed the sessions before, and this one is not among them.
+func (w *wheel) add(s *session, at tick) (late bool) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.link(s, at, w.now())
-	w.mu.Unlock()
+	return w.sealed
+}
+
+// seal lists the sessions for a drain; add tells of those that come after.
+func (w *wheel) seal() []*session {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sealed = true
+	return w.allLocked()
 }
 
 // hasten moves a session's deadline to at, unless it comes earlier anyway. It must have been added.
@@ -113,9 +122,13 @@ func (w *wheel) remove(s *session) {
 	w.mu.Unlock()
 }
 
-func (w *wheel) all() (list []*session) {
+func (w *wheel) all() []*session {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.allLocked()
+}
+
+func (w *wheel) allLocked() (list []*session) {
 	for _, s := range w.slots {
 		for ; s != nil; s = s.next {
 			list = append(list, s)

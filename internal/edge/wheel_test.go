@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -45,12 +46,13 @@ func (s *server) piped(target string) *conn {
 	}
 	us, them := net.Pipe()
 	s.t.Cleanup(func() { _ = us.Close() })
-	w := &hijackable{httptest.NewRecorder(), them}
-	s.ServeHTTP(w, r)
-	if w.Code != 101 {
-		s.t.Fatalf("GET %s: %d", target, w.Code)
+	s.ServeHTTP(&hijackable{httptest.NewRecorder(), them}, r)
+	c := &conn{t: s.t, nc: us, r: bufio.NewReader(us)}
+	c.deadline(10 * time.Second)
+	if res, err := http.ReadResponse(c.r, r); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		s.t.Fatalf("GET %s: %v %v", target, res, err)
 	}
-	return &conn{t: s.t, nc: us, r: bufio.NewReader(us)}
+	return c
 }
 
 func TestPingsComeEvery25SecondsAndTenWithoutAnswerAreTheEnd(t *testing.T) {

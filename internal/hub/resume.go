@@ -16,19 +16,20 @@ const (
 )
 
 // open lets a session begin: the welcome is its first frame, then its joins.
-func (sh *shard) open(s *Session, welcome []byte, ms []*member) {
+func (sh *shard) open(s *Session, preface, welcome []byte, ms []*member) {
 	s.mode |= modeHeld
 	s.resuming = int16(len(ms))
+	s.corked = true
+	s.owed.Add(int32(len(preface)))
+	s.own = preface
 	if len(welcome) > 0 {
 		s.owed.Add(int32(len(welcome)))
 		sh.send(s, "", welcome)
 	}
 	for _, m := range ms {
-		if s.mode&(modeClosing|modeDead) != 0 {
-			return
-		}
 		sh.admit(m)
 	}
+	s.corked = false
 	sh.flush(s)
 }
 
@@ -38,6 +39,7 @@ func (sh *shard) join(s *Session, ms []*member) {
 		s.refuse(ms)
 		return
 	}
+	s.corked = true
 	for _, m := range ms {
 		if old := s.findLocked(m.r.name); old != nil {
 			sh.again(old, m)
@@ -52,6 +54,7 @@ func (sh *shard) join(s *Session, ms []*member) {
 		}
 		sh.admit(m)
 	}
+	s.corked = false
 	sh.flush(s)
 }
 

@@ -34,6 +34,7 @@ type Session struct {
 	mode      uint8
 	reply     bool // tell the writer to read on when own frames are written
 	shut      bool
+	corked    bool  // more own frames follow at once: they go out in one write
 	resuming  int16 // rooms that hold others back until they stand
 	waits     int16 // rooms that wait: to be live, or for history
 	progress  int64 // Unix ms of the last byte taken, or of when it blocked
@@ -116,6 +117,7 @@ type Open struct {
 	Writer   Writer
 	Anchor   message.Room // the first room of the URL; else the user's room or Global. One of Joins
 	Fallback message.Room // the user's room; Global for an anonymous session. One of Joins
+	Preface  []byte       // raw bytes that go before the welcome: what completes a handshake
 	Welcome  []byte       // rendered, written before anything else; empty: none
 	Joins    []Join       // all count as resuming until they stand
 }
@@ -148,7 +150,7 @@ func (h *Hub) Open(o Open) (*Session, error) {
 	if s.anchor == nil {
 		s.anchor = s.fallback
 	}
-	if !s.sh.post(event{kind: evOpen, s: s, b: o.Welcome, ms: ms}) {
+	if !s.sh.post(event{kind: evOpen, s: s, b: o.Welcome, preface: o.Preface, ms: ms}) {
 		s.refuse(ms)
 		return nil, ErrClosed
 	}

@@ -35,6 +35,8 @@ type event struct {
 	name message.Room
 	b    []byte
 	ms   []*member
+
+	preface []byte
 }
 
 // shard is the sole writer of its sessions and the sole owner of their places in rooms. A session belongs to one for life.
@@ -119,7 +121,11 @@ func (sh *shard) run(ctx context.Context) {
 				break
 			}
 			for i := range q {
-				sh.do(&q[i])
+				e := &q[i]
+				if s := e.s; s != nil {
+					s.corked = e.kind == evOwn && i+1 < len(q) && q[i+1].s == s && (q[i+1].kind == evOwn || q[i+1].kind == evDone)
+				}
+				sh.do(e)
 			}
 			clear(q)
 			if cap(q) > maxIdleQueue {
@@ -164,7 +170,7 @@ func (sh *shard) do(e *event) {
 	case evRefilled:
 		sh.refilled(e.t)
 	case evOpen:
-		sh.open(s, e.b, e.ms)
+		sh.open(s, e.preface, e.b, e.ms)
 	case evJoin:
 		sh.join(s, e.ms)
 	case evLeave:
@@ -226,6 +232,9 @@ func (sh *shard) queue(s *Session, f []byte) {
 
 // drain writes the rest of a half-written frame, then own frames. False: there is something left, or the session is at its end.
 func (sh *shard) drain(s *Session) bool {
+	if s.corked {
+		return false
+	}
 	for s.mode&(modeBlocked|modeDead) == 0 && len(s.rest) > 0 {
 		s.rest = s.rest[sh.write(s, s.rest):]
 	}

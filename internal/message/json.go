@@ -13,6 +13,7 @@ import (
 // MaxDepth is how deep a JSON value may nest, wherever it comes from.
 const MaxDepth = 32
 
+// checker is a decoder that holds no input between two uses, and the buffer it reads from.
 type checker struct {
 	buf bytes.Buffer
 	dec *jsontext.Decoder
@@ -32,7 +33,6 @@ func CheckJSON(data []byte) error {
 	}
 	c := checkers.Get().(*checker)
 	c.buf = *bytes.NewBuffer(data)
-	c.dec.Reset(&c.buf)
 	_, err := c.dec.ReadValue()
 	if err == nil {
 		if _, err = c.dec.ReadToken(); errors.Is(err, io.EOF) {
@@ -41,7 +41,8 @@ func CheckJSON(data []byte) error {
 			err = errors.New("more than one value")
 		}
 	}
-	c.buf = bytes.Buffer{} // the input is its owner's again
+	c.buf = bytes.Buffer{} // the pool must not keep the input alive
+	c.dec.Reset(&c.buf)
 	checkers.Put(c)
 	switch {
 	case err == nil:

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/slack5/realtime/internal/broker"
-	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -36,21 +35,27 @@ func (o Origin) String() string {
 // Config of a Publisher.
 type Config struct {
 	MaxDataBytes int // largest data; default message.DefaultMaxDataBytes
-	// Observe is called with how long each accepted message took, the wait for its room included. nil: nobody asks.
+	// Observe is called with how long each accepted message took, the wait for its room included; duplicates are not new.
+	// nil: nobody asks.
 	Observe func(Origin, time.Duration)
 }
 
 // Request is a message to be published. Message belongs to the publisher from here on.
 type Request struct {
 	Message     *message.Message // ID is set by Do; Timestamp 0 means now
-	Caller, Key string           // see broker.Publication; callers of different origins never meet
+	Caller, Key string           // see broker.Publication; equal callers of different origins are different
 	Origin      Origin
+}
+
+// Gate holds publishers up while a room's members cannot follow; *hub.Hub is the one there is. Its error refuses the message.
+type Gate interface {
+	Ready(ctx context.Context, room message.Room) error
 }
 
 // Publisher is safe for concurrent use.
 type Publisher struct {
 	cfg      Config
-	hub      *hub.Hub
+	gate     Gate
 	broker   broker.Broker
 	minter   *message.Minter
 	log      *slog.Logger
@@ -58,15 +63,16 @@ type Publisher struct {
 }
 
 // New makes a Publisher.
-func New(cfg Config, h *hub.Hub, b broker.Broker, minter *message.Minter, logger *slog.Logger) *Publisher {
+func New(cfg Config, g Gate, b broker.Broker, minter *message.Minter, logger *slog.Logger) *Publisher {
 	if cfg.MaxDataBytes == 0 {
 		cfg.MaxDataBytes = message.DefaultMaxDataBytes
 	}
-	return &Publisher{cfg: cfg, hub: h, broker: b, minter: minter, log: logger.With("component", "publish")}
+	return &Publisher{cfg: cfg, gate: g, broker: b, minter: minter, log: logger.With("component", "publish")}
 }
 
 // Do publishes. Nil means in the room's history, or ephemeral, or that the receipt says Degraded. Errors: *message.Error,
-// hub.ErrOverloaded, those of the broker, or ctx's; what of them leaves the outcome unknown, the broker's contract says.
+// the gate's (hub.ErrOverloaded), those of the broker, or ctx's; what of them leaves the outcome unknown, the broker's contract
+// says. The room's name and the key's length are the caller's to check: what may be said there depends on who says it.
 func (p *Publisher) Do(ctx context.Context, r Request) (broker.Receipt, error) {
 	begin := time.Now()
 	m := r.Message
@@ -80,7 +86,7 @@ func (p *Publisher) Do(ctx context.Context, r Request) (broker.Receipt, error) {
 		return broker.Receipt{}, err
 	}
 	m.ID.Low = p.minter.Low(m.Room.Tag(), m.Ephemeral)
-	if err := p.hub.Ready(ctx, m.Room); err != nil {
+	if err := p.gate.Ready(ctx, m.Room); err != nil {
 		return broker.Receipt{}, fmt.Errorf("publish: %w", err)
 	}
 	caller := ""
@@ -91,9 +97,11 @@ func (p *Publisher) Do(ctx context.Context, r Request) (broker.Receipt, error) {
 	if err != nil {
 		return broker.Receipt{}, fmt.Errorf("publish: %w", err)
 	}
-	p.received[r.Origin].Add(1)
-	if p.cfg.Observe != nil {
-		p.cfg.Observe(r.Origin, time.Since(begin))
+	if !receipt.Duplicate {
+		p.received[r.Origin].Add(1)
+		if p.cfg.Observe != nil {
+			p.cfg.Observe(r.Origin, time.Since(begin))
+		}
 	}
 	if p.log.Enabled(ctx, slog.LevelDebug) {
 		p.log.DebugContext(ctx, "accepted", "id", receipt.ID.String(), "room", string(m.Room), "duplicate", receipt.Duplicate)
@@ -103,7 +111,7 @@ func (p *Publisher) Do(ctx context.Context, r Request) (broker.Receipt, error) {
 
 // admit settles who may send the type. What is the server's own is never stored.
 func (p *Publisher) admit(m *message.Message, by Origin) error {
-	forbidden := false
+	forbidden := true
 	switch by {
 	case Session:
 		forbidden = m.Type.BackendOnly()
@@ -120,5 +128,5 @@ func (p *Publisher) admit(m *message.Message, by Origin) error {
 	return nil
 }
 
-// Received counts accepted messages of an origin.
+// Received counts accepted messages of an origin, duplicates not among them.
 func (p *Publisher) Received(by Origin) uint64 { return p.received[by].Load() }

@@ -22,8 +22,8 @@ import (
 // domain is ErrorInfo's: whose reasons these are.
 const domain = "realtime"
 
-// outcome is a row of the one table of errors. Text is what the caller reads; empty: the error's own, which is written for
-// him (only *message.Error has such texts).
+// outcome is a row of the one table of errors. Text is what the caller reads; empty: the row's error's own. The text of a
+// *message.Error is written for him and goes before both.
 type outcome struct {
 	err    error
 	code   codes.Code
@@ -45,17 +45,25 @@ var table = []outcome{
 	{broker.ErrUnavailable, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_BROKER_UNAVAILABLE, "the broker is away; nothing was published", time.Second},
 	{broker.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{hub.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
+	{errDraining, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED, "not done in time; whether it was published is unknown: repeat with the same idempotency key", 0},
 	{context.Canceled, codes.Canceled, realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED, "cancelled by the caller; whether it was published is unknown", 0},
 }
 
 // internal is the row of everything else.
-var internal = outcome{nil, codes.Internal, realtimev1.ErrorReason_ERROR_REASON_INTERNAL, "internal error: quote the request id to the operator", 0}
+var internal = outcome{nil, codes.Internal, realtimev1.ErrorReason_ERROR_REASON_INTERNAL, "internal error: its cause is in the log of the service", 0}
 
-// statusFor maps an error. known is false for one that is not in the table: its text stays here.
+// statusFor maps an error. known is false for one that is not in the table: nothing of it but the row's text leaves.
 func statusFor(err error, traceID string) (st *status.Status, known bool) {
-	if s, ok := status.FromError(err); ok && s.Code() == codes.Unimplemented {
-		return s, true // the generated answer of a method that is not there yet
+	if s, ok := status.FromError(err); ok {
+		switch s.Code() {
+		case codes.Unimplemented:
+			return s, true // the generated answer of a method that is not there yet
+		case codes.Canceled: // so gRPC itself tells a stream's handler
+			err = context.Canceled
+		case codes.DeadlineExceeded:
+			err = context.DeadlineExceeded
+		}
 	}
 	row := internal
 	for _, o := range table {
@@ -64,14 +72,21 @@ func statusFor(err error, traceID string) (st *status.Status, known bool) {
 			break
 		}
 	}
-	var m *message.Error
-	text, details := row.text, []protoadapt.MessageV1(nil)
-	if errors.As(err, &m) {
-		text = m.Text
-		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: m.Field, Description: m.Text}}})
+	text, details := row.text, make([]protoadapt.MessageV1, 0, 4)
+	if text == "" {
+		text = row.err.Error()
+	}
+	bad, ok := errors.AsType[*message.Error](err)
+	if ok = ok && known; ok {
+		text = bad.Text
+		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: bad.Field, Description: bad.Text}}})
 	}
 	if row.reason != realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED {
-		details = append(details, &errdetails.ErrorInfo{Reason: strings.TrimPrefix(row.reason.String(), "ERROR_REASON_"), Domain: domain, Metadata: metadata(m)})
+		info := &errdetails.ErrorInfo{Reason: strings.TrimPrefix(row.reason.String(), "ERROR_REASON_"), Domain: domain}
+		if ok {
+			info.Metadata = metadata(bad)
+		}
+		details = append(details, info)
 	}
 	if row.retry > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(row.retry)})
@@ -88,11 +103,22 @@ func statusFor(err error, traceID string) (st *status.Status, known bool) {
 
 // metadata tells a program the numbers that the text tells a person.
 func metadata(m *message.Error) map[string]string {
-	if m == nil || m.Limit == 0 {
+	if m.Limit == 0 {
 		return nil
 	}
 	if errors.Is(m, message.ErrTooLarge) {
 		return map[string]string{"limit_bytes": strconv.Itoa(m.Limit), "size_bytes": strconv.Itoa(m.Size)}
 	}
 	return map[string]string{"limit": strconv.Itoa(m.Limit)}
+}
+
+// within names the fields of an error by their path in a request that holds the message in this field.
+func within(field string, err error) error {
+	bad, ok := errors.AsType[*message.Error](err)
+	if !ok {
+		return err
+	}
+	named := *bad
+	named.Field = field + "." + named.Field
+	return &named
 }

@@ -27,7 +27,7 @@ func (s *publisher) Publish(ctx context.Context, req *realtimev1.PublishRequest)
 	}
 	receipt, err := s.publish.Do(ctx, r)
 	if err != nil {
-		return nil, err
+		return nil, within("message", err)
 	}
 	return &realtimev1.PublishResponse{Receipt: receiptOf(r.Message.Room, receipt)}, nil
 }

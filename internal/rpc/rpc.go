@@ -7,7 +7,9 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -23,22 +25,29 @@ import (
 
 // Config of a Server.
 type Config struct {
-	Reflection bool          // describe the services to whoever asks: for development
-	Timeout    time.Duration // of a call whose caller set none; default 5 s
-	Stats      stats.Handler // traces and call metrics; nil: none
+	Reflection    bool          // describe the services to whoever asks: for development
+	Timeout       time.Duration // of a call whose caller set none, and what calls under way may take at the end; default 5 s
+	ConnectionAge time.Duration // callers are asked to connect anew after it, a tenth more or less; default 10 min
+	Stats         stats.Handler // traces and call metrics; nil: none
 }
 
 const (
 	defaultTimeout  = 5 * time.Second
-	maxRequestBytes = 4 << 20 // the contract's bound of a batch; gRPC itself answers above it
-	maxStreams      = 1000    // a connection's parallel calls
-	minPing         = 10 * time.Second
+	defaultAge      = 10 * time.Minute // so that callers behind one address spread over new nodes
+	ageGrace        = 3 * time.Minute  // for the calls under way when a connection has reached it
+	maxRequestBytes = 4 << 20          // the contract's bound of a batch; gRPC itself answers above it
+	maxStreams      = 1000             // a connection's parallel calls
+	minPing         = 10 * time.Second // a caller that pings more often is cut
+	quiet           = time.Minute      // a connection without a sign of life for so long is asked for one
+	handshake       = 10 * time.Second // for a connection's preface
 )
 
 // Server is a gRPC server that is not serving until SetServing.
 type Server struct {
-	*grpc.Server
-	health *health.Server
+	grpc    *grpc.Server
+	health  *health.Server
+	timeout time.Duration
+	end     context.CancelFunc // of streams
 }
 
 // services are all of the contract that a node answers; health speaks of each.
@@ -49,35 +58,48 @@ var services = []string{
 	realtimev1.ControlService_ServiceDesc.ServiceName,
 }
 
-// New makes a Server over p. It starts nothing.
-func New(cfg Config, p *publish.Publisher, logger *slog.Logger) *Server {
+// New makes a Server over p. It starts nothing. Streams live on base until Shutdown.
+func New(base context.Context, cfg Config, p *publish.Publisher, logger *slog.Logger) *Server {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
-	c := &chain{log: logger.With("component", "rpc"), timeout: cfg.Timeout}
+	if cfg.ConnectionAge == 0 {
+		cfg.ConnectionAge = defaultAge
+	}
+	ending, end := context.WithCancel(base)
+	c := &chain{log: logger.With("component", "rpc"), timeout: cfg.Timeout, ending: ending}
 	opts := []grpc.ServerOption{
 		grpc.UnaryInterceptor(c.unary), grpc.StreamInterceptor(c.stream),
-		grpc.MaxRecvMsgSize(maxRequestBytes), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxRecvMsgSize(maxRequestBytes), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(handshake),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: cfg.ConnectionAge, MaxConnectionAgeGrace: ageGrace, Time: quiet}),
 		grpc.SharedWriteBuffer(true),
 	}
 	if cfg.Stats != nil {
 		opts = append(opts, grpc.StatsHandler(cfg.Stats))
 	}
-	s := &Server{Server: grpc.NewServer(opts...), health: health.NewServer()}
-	realtimev1.RegisterPublisherServiceServer(s, &publisher{publish: p})
-	realtimev1.RegisterSubscriberServiceServer(s, realtimev1.UnimplementedSubscriberServiceServer{})
-	realtimev1.RegisterPresenceServiceServer(s, realtimev1.UnimplementedPresenceServiceServer{})
-	realtimev1.RegisterControlServiceServer(s, realtimev1.UnimplementedControlServiceServer{})
-	healthpb.RegisterHealthServer(s, s.health)
+	s := &Server{grpc: grpc.NewServer(opts...), health: health.NewServer(), timeout: cfg.Timeout, end: end}
+	realtimev1.RegisterPublisherServiceServer(s.grpc, &publisher{publish: p})
+	realtimev1.RegisterSubscriberServiceServer(s.grpc, realtimev1.UnimplementedSubscriberServiceServer{})
+	realtimev1.RegisterPresenceServiceServer(s.grpc, realtimev1.UnimplementedPresenceServiceServer{})
+	realtimev1.RegisterControlServiceServer(s.grpc, realtimev1.UnimplementedControlServiceServer{})
+	healthpb.RegisterHealthServer(s.grpc, s.health)
 	s.SetServing(false)
 	if cfg.Reflection {
-		reflection.Register(s)
+		reflection.Register(s.grpc)
 	}
 	return s
 }
 
-// SetServing sets what health answers for "" and for each service.
+// Serve takes connections from l until Shutdown, then returns nil; l is closed then. Any other end is an error.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.grpc.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
+
+// SetServing sets what health answers for "" and for each service. After Shutdown it does nothing.
 func (s *Server) SetServing(ok bool) {
 	state := healthpb.HealthCheckResponse_NOT_SERVING
 	if ok {
@@ -88,10 +110,14 @@ func (s *Server) SetServing(ok bool) {
 	}
 }
 
-// Shutdown ends streams of health watchers, lets calls in flight finish, and stops at once when ctx ends.
+// Shutdown takes no more calls, ends streams with DRAINING and lets calls under way finish. It cuts what has not ended after
+// Config.Timeout, which is more than a publish takes, or when ctx ends, and returns when all handlers have.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.health.Shutdown()
-	stop := context.AfterFunc(ctx, s.Stop)
-	defer stop()
-	s.GracefulStop()
+	s.end()
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	cut := context.AfterFunc(ctx, s.grpc.Stop)
+	defer cut()
+	s.grpc.GracefulStop()
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
@@ -43,7 +44,7 @@ func (s *Server) compose() error {
 	if err := s.instrument(meter); err != nil {
 		return err
 	}
-	s.rpc = rpc.New(rpc.Config{Reflection: c.Dev}, s.node.Publisher(), s.log)
+	s.rpc = rpc.New(context.Background(), rpc.Config{Reflection: c.Dev}, s.node.Publisher(), s.log)
 	return nil
 }
 

@@ -117,10 +117,10 @@ func (h header) check(first, second byte) *fault {
 	switch {
 	case first&reservedBits != 0:
 		return errReservedBits
-	case h.op > OpBinary && h.op < OpClose, h.op > OpPong:
-		return errReservedOpcode
 	case second&maskBit == 0:
 		return errUnmasked
+	case h.op > OpBinary && h.op < OpClose, h.op > OpPong:
+		return errReservedOpcode
 	case h.op.control() && !h.fin:
 		return errControlFragment
 	case h.op.control() && h.size > maxControl:
