@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/alecthomas/kong"
 
@@ -28,29 +28,22 @@ type env struct {
 	out, err io.Writer
 }
 
-// errUsage ends the parse after --help.
-var errUsage = errors.New("help was asked for")
-
-func run(ctx context.Context, args []string, out, errOut io.Writer) (err error) {
+func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	var c cli
+	helped := false // --help has been answered: there is nothing left to do
 	k, err := kong.New(&c, kong.Name("realtime"), kong.Description("Realtime fan-out: gRPC in, WebSocket out."),
-		kong.DefaultEnvars("REALTIME"), kong.Writers(out, errOut), kong.Exit(func(int) { panic(errUsage) }),
+		kong.DefaultEnvars("REALTIME"), kong.Writers(out, errOut), kong.Exit(func(int) { helped = true }),
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if r := recover(); r != nil {
-			if r != any(errUsage) {
-				panic(r)
-			}
-			err = nil
-		}
-	}()
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
 	parsed, err := k.Parse(args)
+	if helped {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -61,9 +54,12 @@ type serve struct {
 	config.Serve
 }
 
+// BeforeApply comes before the options are judged: a misspelt variable is often what is wrong with them.
+func (s *serve) BeforeApply(k *kong.Kong) error { return config.CheckVariables(k.Model, os.Environ()) }
+
 func (s *serve) Run(e *env) error {
 	log := telemetry.NewLogger(e.err, s.LogLevel)
-	srv, err := server.New(&s.Serve, e.out, log)
+	srv, err := server.New(e.ctx, &s.Serve, e.out, log)
 	if err != nil {
 		return err
 	}

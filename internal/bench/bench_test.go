@@ -1,20 +1,18 @@
 package bench
 
 import (
-	"bytes"
 	"errors"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/message"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -143,6 +141,57 @@ func TestAMessageUnderASecondIDIsDuplicated(t *testing.T) {
 	}
 }
 
+func TestOneIdentityForAllMessagesIsAFault(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(f *fake) {
+		f.id = func(m *message.Message) { m.ID.Low = 1<<63 | message.Low(m.Room.Tag())<<48 }
+	})
+	c := f.command()
+	c.Rooms = 1
+	r, _ := c.bench(t)
+	if want := (faults{Duplicated: int64(r.Messages.Published) - 1}); r.faults != want {
+		t.Errorf("faults %+v, want %+v", r.faults, want)
+	}
+}
+
+func TestARepeatThatComesAfterEverythingIsStillSeen(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(f *fake) {
+		f.send = func(c *fakeConn, i int) {
+			c.message(i)
+			if c.later != nil {
+				c.later.Stop()
+			}
+			c.later = time.AfterFunc(beat/3, func() { c.message(i) })
+		}
+	})
+	c := f.command()
+	c.Sessions, c.Rooms = 1, 1
+	if r, _ := c.bench(t); r.Duplicated == 0 {
+		t.Errorf("faults %+v, want the repeat", r.faults)
+	}
+}
+
+func TestAServerMayTakeItsTime(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(f *fake) {
+		f.send = func(c *fakeConn, i int) {
+			if i == 10 {
+				select {
+				case <-time.After(1200 * time.Millisecond): // past the end of publishing by more than a beat
+				case <-c.ctx.Done():
+				}
+			}
+			c.message(i)
+		}
+	})
+	c := f.command()
+	c.Settle = 2 * time.Second
+	if r, err := c.bench(t); err != nil {
+		t.Errorf("%+v, %v; want nothing lost", r.faults, err)
+	}
+}
+
 func TestAMessageInAnotherRoomIsAstray(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, func(f *fake) {
@@ -155,8 +204,8 @@ func TestAMessageInAnotherRoomIsAstray(t *testing.T) {
 			}
 		}
 	})
-	if r, err := f.command().bench(t); r.Strays != 12 || !errors.Is(err, ErrFaults) {
-		t.Errorf("%d astray, %v; want 12 and ErrFaults", r.Strays, err)
+	if r, err := f.command().bench(t); r.Strays != 12 || r.faults != (faults{}) || !errors.Is(err, ErrFaults) {
+		t.Errorf("%d astray, %+v, %v; want 12, nothing else, and ErrFaults", r.Strays, r.faults, err)
 	}
 }
 
@@ -184,75 +233,5 @@ func TestSlowReadersGetEverythingInTheEnd(t *testing.T) {
 	r, err := c.bench(t)
 	if want := int64(r.Messages.Published) * 6; err != nil || r.Deliveries.Total != want {
 		t.Errorf("%d deliveries, want %d; verdict %v", r.Deliveries.Total, want, err)
-	}
-}
-
-func TestRefusedSessions(t *testing.T) {
-	t.Parallel()
-	t.Run("that are all end the run with the reason", func(t *testing.T) {
-		t.Parallel()
-		f := newFake(t, func(f *fake) { f.refuse = func(int) int { return http.StatusForbidden } })
-		err := f.command().Run(t.Context(), &bytes.Buffer{})
-		if !errors.Is(err, errNobody) || !strings.Contains(err.Error(), "not_permitted") {
-			t.Errorf("Run: %v, want errNobody with the server's code", err)
-		}
-	})
-	t.Run("are not owed anything", func(t *testing.T) {
-		t.Parallel()
-		f := newFake(t, func(f *fake) { f.refuse = func(n int) int { return map[bool]int{true: http.StatusForbidden}[n < 2] } })
-		r, err := f.command().bench(t)
-		if err != nil || r.Sessions.Opened != 10 || !strings.Contains(r.Sessions.Problem, "403") {
-			t.Errorf("%+v, verdict %v; want 10 opened, a 403, none", r.Sessions, err)
-		}
-	})
-	t.Run("are tried again if the server is busy", func(t *testing.T) {
-		t.Parallel()
-		f := newFake(t, func(f *fake) {
-			f.refuse = func(n int) int { return map[bool]int{true: http.StatusServiceUnavailable}[n < 2] }
-		})
-		if r, err := f.command().bench(t); err != nil || r.Sessions.Opened != 12 {
-			t.Errorf("%d opened, verdict %v; want 12, none", r.Sessions.Opened, err)
-		}
-	})
-}
-
-func TestRunPrintsWhatItFound(t *testing.T) {
-	t.Parallel()
-	f := newFake(t, func(f *fake) {
-		f.send = func(c *fakeConn, i int) {
-			if i != 3 {
-				c.message(i)
-			}
-		}
-	})
-	c := f.command()
-	var table, object bytes.Buffer
-	if err := c.Run(t.Context(), &table); !errors.Is(err, ErrFaults) || !strings.Contains(err.Error(), "12 lost") {
-		t.Errorf("Run: %v, want 12 lost", err)
-	}
-	for _, row := range []string{"sessions", "12 of 12 opened", "latency", "p999", "lost ", "server CPU", "per session"} {
-		if !strings.Contains(table.String(), row) {
-			t.Errorf("the table lacks %q:\n%s", row, &table)
-		}
-	}
-	c.JSON = true
-	if err := c.Run(t.Context(), &object); !errors.Is(err, ErrFaults) {
-		t.Errorf("Run with --json: %v, want ErrFaults", err)
-	}
-	var got struct {
-		Lost int64 `json:"lost"`
-		OK   bool  `json:"ok"`
-	}
-	if err := json.Unmarshal(object.Bytes(), &got); err != nil || got.Lost != 12 || got.OK {
-		t.Errorf("JSON: %+v, %v; want 12 lost, not ok\n%s", got, err, &object)
-	}
-}
-
-func TestAServerThatIsNotThereIsAnError(t *testing.T) {
-	t.Parallel()
-	c := newFake(t).command()
-	c.Addr = []string{"127.0.0.1:1"}
-	if err := c.Run(t.Context(), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "nothing was published") {
-		t.Errorf("without gRPC: %v, want nothing was published", err)
 	}
 }

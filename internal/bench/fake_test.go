@@ -54,6 +54,7 @@ type fakeConn struct {
 	number int // of the connection, from 0
 	last   message.Position
 	resume bool
+	later  *time.Timer // a test's
 }
 
 // newFake starts a server; set changes it before.

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/wire"
 )
@@ -119,6 +121,33 @@ func TestEveryBadOptionIsNamed(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), name+" ") {
 			t.Errorf("%v does not name %s", err, name)
 		}
+	}
+}
+
+func TestTheDefaultsAreARunAgainstADevelopmentNode(t *testing.T) {
+	var c struct {
+		Bench Command `cmd:""`
+	}
+	k, err := kong.New(&c, kong.DefaultEnvars("REALTIME"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Parse([]string{"bench"}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(c.Bench.WS, []string{"127.0.0.1:8080"}) || !slices.Equal(c.Bench.Addr, []string{"127.0.0.1:9090"}) || c.Bench.Validate() != nil {
+		t.Errorf("%+v: %v", c.Bench, c.Bench.Validate())
+	}
+	args := []string{"bench", "--ws", "a:1", "--ws", "b:2", "--pid", "1", "--pid", "2", "--slow-readers", "3", "--churn", "4s", "--json", "--rate", "0.5"}
+	if _, err := k.Parse(args); err != nil || len(c.Bench.WS) != 2 || len(c.Bench.PID) != 2 || c.Bench.SlowReaders != 3 || c.Bench.Churn != 4*time.Second || !c.Bench.JSON || c.Bench.Rate != 0.5 {
+		t.Errorf("%v: %+v", err, c.Bench)
+	}
+}
+
+func TestAProcessThatCannotBeReadIsAnError(t *testing.T) {
+	c := Command{WS: []string{"127.0.0.1:1"}, Sessions: 1, Rooms: 1, PID: []int{1 << 30}}
+	if _, err := c.prepare(); err == nil || !strings.Contains(err.Error(), "--pid") {
+		t.Errorf("%v, want an error that names --pid", err)
 	}
 }
 

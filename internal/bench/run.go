@@ -37,8 +37,8 @@ const (
 	look = 20 * time.Millisecond // how often the run looks how far things are
 	// beat is how long a server that delivered everything is given to deliver something twice.
 	beat = 300 * time.Millisecond
-	// comeback bounds the wait for sessions that were cut: the longest back-off, and as much again to open.
-	comeback = 2 * lastBackoff
+	// comeback times --settle is how long sessions may be away in the end: by default the longest back-off twice.
+	comeback = 6
 )
 
 var errNobody = errors.New("no session could be opened")
@@ -138,13 +138,14 @@ func (b *bench) publish(ctx, base context.Context) error {
 	}
 	g.Go(func() error {
 		// Ending early is no failure: the publishers end too, and what they published is judged.
-		if until(ctx, base, func() bool { return b.clock.now() >= b.order.from }) == nil {
-			b.measuring = true
-			b.measure(&b.begun, &b.ownBegun, &b.begunAt)
-		}
 		_ = until(ctx, base, func() bool {
-			bar.set((b.clock.now() - b.order.begin) / int64(time.Millisecond))
-			return b.clock.now() >= b.order.end
+			now := b.clock.now()
+			bar.set((now - b.order.begin) / int64(time.Millisecond))
+			if !b.measuring && now >= b.order.from {
+				b.measuring = true
+				b.measure(&b.begun, &b.ownBegun, &b.begunAt)
+			}
+			return now >= b.order.end
 		})
 		return nil
 	})
@@ -187,7 +188,7 @@ func (b *bench) drain(base context.Context) error {
 			complete = true
 			b.measure(&b.done, &b.ownDone, &b.doneAt)
 		}
-		away := c.live+b.swarm.gone.Load() < int64(b.c.Sessions) && time.Duration(now-began) < comeback
+		away := c.live+b.swarm.gone.Load() < int64(b.c.Sessions) && time.Duration(now-began) < comeback*b.c.Settle
 		switch {
 		case complete && failed == 0:
 			return quiet >= beat && !away

@@ -64,10 +64,10 @@ func (c *Serve) Validate() error {
 	if c.LogBytes < minLogBytes {
 		bad("--log-bytes must be at least %v", Bytes(minLogBytes))
 	}
-	if c.SndbufBytes < minSndbuf {
-		bad("--sndbuf-bytes must be at least %v", Bytes(minSndbuf))
+	if c.SndbufBytes < minSndbuf || c.SndbufBytes > maxSndbuf {
+		bad("--sndbuf-bytes must be between %v and %v", Bytes(minSndbuf), Bytes(maxSndbuf))
 	}
-	if c.DrainDelay < 0 || c.DrainWindow < 0 || c.DrainDelay+c.DrainWindow > c.DrainTimeout {
+	if c.DrainDelay < 0 || c.DrainWindow < 0 || c.DrainDelay > c.DrainTimeout-c.DrainWindow {
 		bad("--drain-delay and --drain-window must fit into --drain-timeout (%v)", c.DrainTimeout)
 	}
 	return errors.Join(errs...)
@@ -76,6 +76,7 @@ func (c *Serve) Validate() error {
 const (
 	minLogBytes = 4 << 20 // a quarter of it is the most that one room's history may take while members resume
 	minSndbuf   = 4 << 10 // about what the kernel itself takes for a minimum
+	maxSndbuf   = 1 << 30 // the kernel doubles it and counts in 32 bits
 )
 
 func loopback(host string) bool {

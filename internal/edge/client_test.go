@@ -121,8 +121,6 @@ type shown struct {
 	Data                                 json.RawMessage
 }
 
-var errNoFrame = errors.New("no frame")
-
 // read returns the next frame; an error at the connection's end.
 func (c *conn) read(within time.Duration) (g got, err error) {
 	c.deadline(within)

@@ -19,7 +19,7 @@ func TestADrainTellsEachSessionItsTurnAndSpreadsTheCloses(t *testing.T) {
 			list = append(list, c)
 		}
 		start := time.Now()
-		go s.Drain(context.Background(), window)
+		go s.Drain(context.Background(), window) //nolint:usetesting // the test's context ends before what it stops
 		var mu sync.Mutex
 		var ends []time.Duration
 		var wg sync.WaitGroup
@@ -54,7 +54,7 @@ func TestADrainCutsPeersThatDoNotGoInTime(t *testing.T) {
 		for range 5 {
 			s.connect("/ws/general").want("subscribed") // and is never read again
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond) //nolint:usetesting // the test's context ends before what it stops
 		defer cancel()
 		start := time.Now()
 		s.Drain(ctx, 50*time.Millisecond)
@@ -72,7 +72,7 @@ func TestADrainLetsAPublishFinish(t *testing.T) {
 	c.want("subscribed")
 	c.say(`{"type":"chat","ref":"last"}`)
 	until(t, "the handler runs", func() bool { return s.Stats().Frames == 1 })
-	go s.Drain(context.Background(), 0)
+	go s.Drain(context.Background(), 0) //nolint:usetesting // the test's context ends before what it stops
 	if code, _ := c.closed(); code != 1012 {
 		t.Errorf("closed %d", code)
 	}

@@ -2,7 +2,6 @@ package edge
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,7 +42,6 @@ type server struct {
 	bus  *bus
 	addr string
 	http *httptest.Server
-	logs *strings.Builder // what was logged; read it after the server's end only
 }
 
 // setup is what a test may want otherwise.
@@ -80,7 +78,7 @@ func serve(t *testing.T, p path, set setup) *server {
 	until(t, "the edge serves", func() bool { return e.state.Load() == serving })
 	s := &server{Edge: e, t: t, hub: h, bus: b}
 	s.http = httptest.NewUnstartedServer(e)
-	s.http.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelDebug)
+	s.http.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	if p == overTLS {
 		s.http.StartTLS()
 	} else {
@@ -93,7 +91,7 @@ func serve(t *testing.T, p path, set setup) *server {
 
 // run runs f until the test's end. What was started last ends first.
 func run(t *testing.T, f func(context.Context) error) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // the test's context ends before what it stops
 	ended := make(chan error, 1)
 	go func() { ended <- f(ctx) }()
 	t.Cleanup(func() {

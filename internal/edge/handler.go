@@ -8,9 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/limit"
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -29,7 +28,7 @@ const (
 
 // usage is what a session that sends frames costs more than an idle one. It is the handler's.
 type usage struct {
-	frames, pings *rate.Limiter
+	frames, pings *limit.Bucket
 	refused       int
 	refusedSince  time.Time
 
@@ -55,7 +54,7 @@ func (s *session) handle(in *inbox) {
 		return
 	}
 	if s.use == nil {
-		s.use = &usage{frames: rate.NewLimiter(framesPerSecond, framesBurst), pings: rate.NewLimiter(pingsPerSecond, pingsBurst)}
+		s.use = &usage{frames: limit.NewBucket(framesPerSecond, framesBurst), pings: limit.NewBucket(pingsPerSecond, pingsBurst)}
 	}
 	s.use.left, s.use.replied = nil, false
 	for _, b := range in.frames {
@@ -87,16 +86,14 @@ func (s *session) frame(ctx context.Context, b []byte) {
 
 // within holds the session to its rates.
 func (s *session) within(t message.Type) error {
-	limiter, text := s.use.frames, "more than 20 frames a second"
+	bucket, text := s.use.frames, "more than 20 frames a second"
 	if t == message.TypePing {
-		limiter, text = s.use.pings, "more than 2 pings a second"
+		bucket, text = s.use.pings, "more than 2 pings a second"
 	}
-	r := limiter.Reserve()
-	wait := r.Delay()
-	if wait == 0 {
+	wait, ok := bucket.Take()
+	if ok {
 		return nil
 	}
-	r.Cancel()
 	s.e.metrics.rateLimited.Add(1)
 	return &problem{code: frame.CodeRateLimited, text: text, retry: wait}
 }

@@ -98,7 +98,7 @@ func canonical(s string) (origin, host string, ok bool) {
 		return "", "", false
 	}
 	host, port := rest, ""
-	if i := strings.LastIndexByte(rest, ':'); i >= 0 && !strings.HasSuffix(rest, "]") {
+	if found := strings.Contains(rest, ":"); found && !strings.HasSuffix(rest, "]") {
 		var err error
 		if host, port, err = net.SplitHostPort(rest); err != nil {
 			return "", "", false

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -50,7 +51,7 @@ func (p *portable) read(held []byte) {
 	if len(held) > 0 {
 		s.took(held)
 	}
-	if p.readAll(make([]byte, pipeReadBytes)) == io.EOF {
+	if errors.Is(p.readAll(make([]byte, pipeReadBytes)), io.EOF) {
 		// Behind a peer's orderly end the last replies and the close frame are still written, if it takes them.
 		_ = p.nc.SetWriteDeadline(time.Now().Add(s.e.cfg.CloseTimeout))
 	} else {

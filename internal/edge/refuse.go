@@ -1,9 +1,10 @@
 package edge
 
 import (
-	"encoding/json"
 	"net/http"
 	"strconv"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/slack5/realtime/internal/frame"
 )

@@ -18,7 +18,7 @@ import (
 
 // bubble runs f with an edge of default times in a bubble, where time passes when nobody has anything to do. Its sessions
 // are pipes.
-func bubble(t *testing.T, f func(t *testing.T, s *server)) {
+func inBubble(t *testing.T, f func(t *testing.T, s *server)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		minter := message.NewMinter(1)
@@ -56,7 +56,7 @@ func (s *server) piped(target string) *conn {
 }
 
 func TestPingsComeEvery25SecondsAndTenWithoutAnswerAreTheEnd(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
+	inBubble(t, func(t *testing.T, s *server) {
 		c := s.piped("/ws/general")
 		c.want("subscribed")
 		last := time.Now()
@@ -82,7 +82,7 @@ func TestPingsComeEvery25SecondsAndTenWithoutAnswerAreTheEnd(t *testing.T) {
 }
 
 func TestAMessageHasTenSecondsToArrive(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
+	inBubble(t, func(t *testing.T, s *server) {
 		c := s.piped("/ws/general")
 		c.want("subscribed")
 		whole := text(`{"type":"ping"}`)
@@ -100,7 +100,7 @@ func TestAMessageHasTenSecondsToArrive(t *testing.T) {
 }
 
 func TestAPublishThatIsNotConfirmedInFiveSecondsIsAnswered(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
+	inBubble(t, func(t *testing.T, s *server) {
 		c := s.piped("/ws/general")
 		c.want("subscribed")
 		s.Edge.publish = &held{bus: s.bus, free: make(chan struct{})}
@@ -113,7 +113,7 @@ func TestAPublishThatIsNotConfirmedInFiveSecondsIsAnswered(t *testing.T) {
 }
 
 func TestAPeerThatNeverEndsIsGoneTenSecondsAfterTheClose(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
+	inBubble(t, func(t *testing.T, s *server) {
 		for _, reads := range []bool{true, false} {
 			c := s.piped("/ws/general")
 			c.want("subscribed")
@@ -135,7 +135,7 @@ func TestAPeerThatNeverEndsIsGoneTenSecondsAfterTheClose(t *testing.T) {
 }
 
 func TestADrainIsSpreadEvenlyOverItsWindow(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
+	inBubble(t, func(t *testing.T, s *server) {
 		const n = 15
 		ends := make(chan time.Duration, n)
 		start := time.Now()
@@ -147,7 +147,7 @@ func TestADrainIsSpreadEvenlyOverItsWindow(t *testing.T) {
 				ends <- time.Since(start)
 			}()
 		}
-		s.Drain(context.Background(), 15*time.Second)
+		s.Drain(context.Background(), 15*time.Second) //nolint:usetesting // the test's context ends before what it stops
 		for i := range n {
 			if d := <-ends; d < time.Duration(i)*time.Second || d > time.Duration(i)*time.Second+100*time.Millisecond {
 				t.Errorf("session %d closed after %v", i, d)

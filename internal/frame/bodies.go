@@ -90,7 +90,7 @@ func (in In) rooms(s *scanner, most int, read func(*scanner) error) error {
 	n := 0
 	for err == nil && s.next() {
 		if n++; n > most {
-			s.close()
+			_ = s.close() // one fault is enough
 			return &DecodeError{Code: CodeRoomLimit, Ref: in.Ref, Text: fmt.Sprintf("at most %d rooms at once", most)}
 		}
 		err = read(s)

@@ -30,40 +30,49 @@ var ownFrames = []struct {
 	want  string
 }{
 	{
-		"welcome", frame.Welcome{Session: "abc", User: "ü\"", Node: "n1", Time: later, Expires: later, PingMS: 25000, MaxFrame: 65536, MaxRooms: 128},
+		"welcome",
+		frame.Welcome{Session: "abc", User: "ü\"", Node: "n1", Time: later, Expires: later, PingMS: 25000, MaxFrame: 65536, MaxRooms: 128},
 		`"type":"system","data":{"event":"welcome","session":"abc","user":"ü\"","node":"n1","time":` + inTime + `,"expires":` + inTime + `,"ping_ms":25000,"max_frame":65536,"max_rooms":128,"protocol":1},` + now,
 	},
 	{
-		"welcome with a token that does not expire", frame.Welcome{Session: "abc", Time: later},
+		"welcome with a token that does not expire",
+		frame.Welcome{Session: "abc", Time: later},
 		`"type":"system","data":{"event":"welcome","session":"abc","user":"","node":"","time":` + inTime + `,"ping_ms":0,"max_frame":0,"max_rooms":0,"protocol":1},` + now,
 	},
 	{
-		"subscribed with nothing to resume", frame.Subscribed{Room: "r", Presence: "off", Grants: "rw"},
+		"subscribed with nothing to resume",
+		frame.Subscribed{Room: "r", Presence: "off", Grants: "rw"},
 		`"type":"system","room":"r","data":{"event":"subscribed","replayed":0,"presence":"off","grants":"rw"},` + now,
 	},
 	{
-		"subscribed and recovered", frame.Subscribed{Room: "r", Ref: "7", Resumed: true, Recovered: true, Replayed: 12, LastID: id2, Counts: true, Users: 2, Presence: "events", Grants: "rwph"},
+		"subscribed and recovered",
+		frame.Subscribed{Room: "r", Ref: "7", Resumed: true, Recovered: true, Replayed: 12, LastID: id2, Counts: true, Users: 2, Presence: "events", Grants: "rwph"},
 		`"type":"system","room":"r","data":{"event":"subscribed","recovered":true,"replayed":12,"last_id":` + text2 + `,"users":2,"sessions":0,"presence":"events","grants":"rwph"},` + now + `,"ref":"7"`,
 	},
 	{
-		"subscribed and not recovered", frame.Subscribed{Room: "r", Resumed: true, Replayed: 3, LastID: id2, Reason: message.GapExpired, OldestID: id1, Users: 5, Sessions: 6, Presence: "counts", Grants: "r", ByServer: true},
+		"subscribed and not recovered",
+		frame.Subscribed{Room: "r", Resumed: true, Replayed: 3, LastID: id2, Reason: message.GapExpired, OldestID: id1, Users: 5, Sessions: 6, Presence: "counts", Grants: "r", ByServer: true},
 		`"type":"system","room":"r","data":{"event":"subscribed","recovered":false,"replayed":3,"last_id":` + text2 + `,"reason":"expired","oldest_id":` + text1 + `,"presence":"counts","grants":"r","by":"server"},` + now,
 	},
 	{
-		"unsubscribed", frame.Unsubscribed{Room: "r", Ref: "x", Reason: "requested"},
+		"unsubscribed",
+		frame.Unsubscribed{Room: "r", Ref: "x", Reason: "requested"},
 		`"type":"system","room":"r","data":{"event":"unsubscribed","reason":"requested"},` + now + `,"ref":"x"`,
 	},
 	{
-		"gap", frame.Gap{Room: message.UserRoom("u"), After: id1, Before: id2, Reason: message.GapLimit},
+		"gap",
+		frame.Gap{Room: message.UserRoom("u"), After: id1, Before: id2, Reason: message.GapLimit},
 		`"type":"system","room":"@me","data":{"event":"gap","after":` + text1 + `,"before":` + text2 + `,"reason":"limit"},` + now,
 	},
 	{
-		"gap with unknown ends", frame.Gap{Room: message.Global, Reason: message.GapLost},
+		"gap with unknown ends",
+		frame.Gap{Room: message.Global, Reason: message.GapLost},
 		`"type":"system","room":"@global","data":{"event":"gap","reason":"lost"},` + now,
 	},
 	{"expiring", frame.Expiring{InMS: 60000}, `"type":"system","data":{"event":"expiring","in_ms":60000},` + now},
 	{
-		"renewed", frame.Renewed{Ref: "a", Expires: later},
+		"renewed",
+		frame.Renewed{Ref: "a", Expires: later},
 		`"type":"system","data":{"event":"renewed","expires":` + inTime + `},` + now + `,"ref":"a"`,
 	},
 	{"renewed for ever", frame.Renewed{}, `"type":"system","data":{"event":"renewed"},` + now},
@@ -73,7 +82,8 @@ var ownFrames = []struct {
 	{"restored", frame.Outage{Room: message.UserRoom("u"), Restored: true}, `"type":"system","room":"@me","data":{"event":"restored","room":"@me"},` + now},
 	{"ack", frame.Ack{Room: "r", Ref: "1", ID: id1}, `"type":"ack","room":"r","data":{"id":` + text1 + `},` + now + `,"ref":"1"`},
 	{
-		"ack of a repeated message while degraded", frame.Ack{Room: "r", Ref: "1", ID: id1, Degraded: true, Duplicate: true},
+		"ack of a repeated message while degraded",
+		frame.Ack{Room: "r", Ref: "1", ID: id1, Degraded: true, Duplicate: true},
 		`"type":"ack","room":"r","data":{"id":` + text1 + `,"degraded":true,"duplicate":true},` + now + `,"ref":"1"`,
 	},
 	{"ack of a swallowed message", frame.Ack{Ref: "é\n"}, `"type":"ack","data":{},` + now + `,"ref":"é\u000a"`},
@@ -81,19 +91,23 @@ var ownFrames = []struct {
 	{"pong", frame.Pong{Ref: "p", Data: []byte(`{ "a":[1] }`)}, `"type":"pong","data":{ "a":[1] },` + now + `,"ref":"p"`},
 	{"pong without data", frame.Pong{}, `"type":"pong","data":null,` + now},
 	{
-		"error", frame.Error{Room: "r", Ref: "9", Code: frame.CodeBadFrame, Text: `no "x"`, TraceID: "4bf9"},
+		"error",
+		frame.Error{Room: "r", Ref: "9", Code: frame.CodeBadFrame, Text: `no "x"`, TraceID: "4bf9"},
 		`"type":"error","room":"r","data":{"code":"bad_frame","error":"no \"x\"","trace_id":"4bf9"},` + now + `,"ref":"9"`,
 	},
 	{
-		"error with a time to wait", frame.Error{Code: frame.CodeSessionLimit, Text: "t", RetryAfterMS: 250},
+		"error with a time to wait",
+		frame.Error{Code: frame.CodeSessionLimit, Text: "t", RetryAfterMS: 250},
 		`"type":"error","data":{"code":"session_limit","error":"t","retry_after_ms":250},` + now,
 	},
 	{
-		"error to retry at once", frame.Error{Code: frame.CodeBusy, Text: "t"},
+		"error to retry at once",
+		frame.Error{Code: frame.CodeBusy, Text: "t"},
 		`"type":"error","data":{"code":"busy","error":"t","retry_after_ms":0},` + now,
 	},
 	{
-		"who", frame.Who{Room: "r", Ref: "w", Users: 3, Sessions: 4, Next: "n", Members: []frame.Member{
+		"who",
+		frame.Who{Room: "r", Ref: "w", Users: 3, Sessions: 4, Next: "n", Members: []frame.Member{
 			{UserID: "a", Status: "online", Since: later, Sessions: 2, Info: []byte(`{"name":"A"}`)},
 			{UserID: "b", Status: "away", Since: later, Sessions: 1},
 		}},
@@ -102,7 +116,8 @@ var ownFrames = []struct {
 	},
 	{"who of an empty room", frame.Who{Room: "r"}, `"type":"presence","room":"r","data":{"members":[],"users":0,"sessions":0},` + now},
 	{
-		"history", frame.History{Room: "r", Ref: "h", Next: "n", Truncated: true, Messages: []*message.Message{
+		"history",
+		frame.History{Room: "r", Ref: "h", Next: "n", Truncated: true, Messages: []*message.Message{
 			{ID: id1, Type: "chat", Room: "r", From: "u", Data: []byte(`1`), Timestamp: later},
 			{ID: id2, Type: "chat", Room: "r", Timestamp: later},
 		}},

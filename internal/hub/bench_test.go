@@ -3,7 +3,6 @@ package hub
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -32,7 +31,7 @@ func (*nowhere) History(context.Context, message.Query) (message.Page, error) {
 
 func running(tb testing.TB, cfg Config) *Hub {
 	f := &nowhere{}
-	f.h = New(cfg, f, message.NewMinter(1), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	f.h = New(cfg, f, message.NewMinter(1), slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // ended before the clean-ups that wait
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = f.h.Run(ctx) })

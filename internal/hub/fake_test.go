@@ -3,8 +3,8 @@ package hub
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -98,8 +98,8 @@ func (f *feed) History(_ context.Context, q message.Query) (p message.Page, err 
 	if f.page > 0 {
 		limit = min(limit, f.page)
 	}
-	for i := len(r.entries) - 1; i >= 0; i-- {
-		if e := r.entries[i]; e.Message.ID.Position < q.From {
+	for _, e := range slices.Backward(r.entries) {
+		if e.Message.ID.Position < q.From {
 			if len(p.Entries) == limit {
 				p.More = true
 				break
@@ -154,7 +154,6 @@ type socket struct {
 	shut     bool
 	resumed  int
 	released int
-	torn     int // largest write, 0: any
 }
 
 func (w *socket) TryWrite(b []byte) (int, error) {
@@ -277,7 +276,7 @@ func inBubble(t *testing.T, cfg Config, f func(r *rig)) {
 			cfg.Shards = 2
 		}
 		fd := &feed{rooms: make(map[message.Room]*feedRoom), minter: message.NewMinter(7)}
-		fd.h = New(cfg, fd, fd.minter, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		fd.h = New(cfg, fd, fd.minter, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // t.Context is ended outside the bubble
 		done := make(chan error, 1)
 		go func() { done <- fd.h.Run(ctx) }()

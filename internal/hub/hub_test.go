@@ -10,9 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/message"
 )

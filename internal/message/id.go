@@ -76,7 +76,10 @@ const IDBytes = 36
 // IsZero tells the absent id.
 func (id ID) IsZero() bool { return id == ID{} }
 
-func (id ID) String() string { return string(id.AppendTo(nil)) }
+func (id ID) String() string {
+	var b [IDBytes]byte // one allocation, not one for each growth
+	return string(id.AppendTo(b[:0]))
+}
 
 // AppendTo appends the 36 characters of the UUID.
 func (id ID) AppendTo(b []byte) []byte {

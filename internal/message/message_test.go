@@ -168,8 +168,7 @@ func TestATimestampIsShownInUTC(t *testing.T) {
 
 func ExampleError() {
 	err := (&Message{Type: TypeChat, Data: []byte(`"0123456789"`)}).Check(8)
-	var m *Error
-	if errors.As(err, &m) {
+	if m, ok := errors.AsType[*Error](err); ok {
 		fmt.Println(m.Field, m.Size, m.Limit, errors.Is(err, ErrTooLarge))
 	}
 	// Output: data 12 8 true

@@ -89,7 +89,7 @@ func load(ctx context.Context, spec string) error {
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		pubs = append(pubs, realtimev1.NewPublisherServiceClient(conn))
 	}
 	run := func(calls int) error {

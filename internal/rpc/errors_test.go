@@ -83,7 +83,7 @@ func TestEveryErrorHasItsRowAndEveryRowItsError(t *testing.T) {
 	for _, row := range table {
 		found := false
 		for _, c := range sentinels {
-			found = found || c.err == row.err
+			found = found || errors.Is(c.err, row.err)
 		}
 		if !found {
 			t.Errorf("the row of %q is not tested", row.err)

@@ -26,9 +26,9 @@ var errDraining = errors.New("draining")
 
 func (c *chain) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout)
-		defer cancel()
+		b := bound(ctx, c.timeout)
+		defer b.release()
+		ctx = b
 	}
 	defer func() { err = c.end(ctx, info.FullMethod, recover(), err) }()
 	return next(ctx, req)
@@ -42,7 +42,7 @@ func (c *chain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	defer release()
 	defer func() {
 		panicked := recover()
-		if err != nil && context.Cause(ctx) == errDraining {
+		if err != nil && errors.Is(context.Cause(ctx), errDraining) {
 			err = errDraining
 		}
 		err = c.end(ctx, info.FullMethod, panicked, err)

@@ -61,7 +61,8 @@ func TestARequestBecomesTheMessageItDescribes(t *testing.T) {
 	}{
 		"the least that may be said": {
 			&realtimev1.MessageContent{},
-			message.Message{Type: "chat", Data: []byte("null")}, true,
+			message.Message{Type: "chat", Data: []byte("null")},
+			true,
 		},
 		"all that may be said": {
 			&realtimev1.MessageContent{
@@ -71,23 +72,28 @@ func TestARequestBecomesTheMessageItDescribes(t *testing.T) {
 			message.Message{
 				Type: "order.created", Data: []byte(` {"n": 9007199254740993} `), From: "shop", Ephemeral: true,
 				ExcludeSessions: []string{"s1", "s2"}, ExcludeUsers: []string{"u1"}, Timestamp: at.Truncate(time.Millisecond).UnixMilli(),
-			}, false,
+			},
+			false,
 		},
 		"a system message": {
 			&realtimev1.MessageContent{Type: "system", Data: `{"text":"soon"}`},
-			message.Message{Type: "system", Data: []byte(`{"text":"soon"}`)}, true,
+			message.Message{Type: "system", Data: []byte(`{"text":"soon"}`)},
+			true,
 		},
 		"the first millisecond that can be told from none": {
 			&realtimev1.MessageContent{Timestamp: timestamppb.New(time.UnixMilli(1))},
-			message.Message{Type: "chat", Data: []byte("null"), Timestamp: 1}, false,
+			message.Message{Type: "chat", Data: []byte("null"), Timestamp: 1},
+			false,
 		},
 		"the last millisecond": {
 			&realtimev1.MessageContent{Timestamp: timestamppb.New(time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC))},
-			message.Message{Type: "chat", Data: []byte("null"), Timestamp: 253402300799999}, false,
+			message.Message{Type: "chat", Data: []byte("null"), Timestamp: 253402300799999},
+			false,
 		},
 		"a time that says nothing": {
 			&realtimev1.MessageContent{Timestamp: &timestamppb.Timestamp{}},
-			message.Message{Type: "chat", Data: []byte("null")}, true,
+			message.Message{Type: "chat", Data: []byte("null")},
+			true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

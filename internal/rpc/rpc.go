@@ -40,6 +40,7 @@ const (
 	minPing         = 10 * time.Second // a caller that pings more often is cut
 	quiet           = time.Minute      // a connection without a sign of life for so long is asked for one
 	handshake       = 10 * time.Second // for a connection's preface
+	workers         = 64               // goroutines kept for calls, whose stacks have grown already; more calls get new ones
 )
 
 // Server is a gRPC server that is not serving until SetServing.
@@ -58,7 +59,8 @@ var services = []string{
 	realtimev1.ControlService_ServiceDesc.ServiceName,
 }
 
-// New makes a Server over p. It starts nothing. Streams live on base until Shutdown.
+// New makes a Server over p. It serves nothing yet, but has goroutines that wait for calls: Shutdown ends them. Streams live on
+// base until then.
 func New(base context.Context, cfg Config, p *publish.Publisher, logger *slog.Logger) *Server {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
@@ -73,7 +75,7 @@ func New(base context.Context, cfg Config, p *publish.Publisher, logger *slog.Lo
 		grpc.MaxRecvMsgSize(maxRequestBytes), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(handshake),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: cfg.ConnectionAge, MaxConnectionAgeGrace: ageGrace, Time: quiet}),
-		grpc.SharedWriteBuffer(true),
+		grpc.NumStreamWorkers(workers),
 	}
 	if cfg.Stats != nil {
 		opts = append(opts, grpc.StatsHandler(cfg.Stats))

@@ -149,7 +149,7 @@ func serve(t testing.TB, cfg Config, p *publish.Publisher) *served {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(s.accs) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)
 		defer cancel()
 		s.Shutdown(ctx)
 		if err := <-ended; err != nil {
@@ -178,7 +178,7 @@ func core(t testing.TB) *node.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
 	t.Cleanup(func() {

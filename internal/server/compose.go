@@ -2,10 +2,11 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/http/pprof"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/edge"
@@ -18,7 +19,7 @@ import (
 )
 
 // compose translates the options into the parts' own configurations: nobody else knows both.
-func (s *Server) compose() error {
+func (s *Server) compose(ctx context.Context) error {
 	c, meter := s.cfg, s.metrics.Meter()
 	published, err := telemetry.Durations(meter, "realtime_publish_duration_seconds", "From a publish's arrival to its acceptance, the wait for its room included.", "kind", publish.Session.String(), publish.Backend.String(), publish.Embedded.String())
 	if err != nil {
@@ -33,7 +34,7 @@ func (s *Server) compose() error {
 		Edge:        edge.Config{Anonymous: true, MaxSessions: s.sessionCap(), Origins: c.Origin, LoopbackOrigins: c.Dev},
 		Memory:      broker.MemoryConfig{MaxBytes: int64(c.MemoryBytes), Retention: broker.Retention{Messages: c.HistorySize, Age: c.HistoryTTL}, IdempotencyTTL: c.IdempotencyTTL},
 		Publish:     publish.Config{Observe: func(o publish.Origin, d time.Duration) { published[o](d) }},
-		DrainWindow: c.DrainWindow,
+		DrainWindow: max(c.DrainWindow, 1), // 0 would be the default
 	}, s.log)
 	if err != nil {
 		return err
@@ -44,7 +45,7 @@ func (s *Server) compose() error {
 	if err := s.instrument(meter); err != nil {
 		return err
 	}
-	s.rpc = rpc.New(context.Background(), rpc.Config{Reflection: c.Dev}, s.node.Publisher(), s.log)
+	s.rpc = rpc.New(ctx, rpc.Config{Reflection: c.Dev}, s.node.Publisher(), s.log)
 	return nil
 }
 
@@ -107,5 +108,5 @@ func answer(w http.ResponseWriter, code int, h health) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(h) // the peer has left: nobody to tell
+	_ = json.MarshalWrite(w, h) // the peer has left: nobody to tell
 }

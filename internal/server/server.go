@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -52,13 +53,13 @@ const (
 	draining
 )
 
-// New builds a server and opens its listeners. out gets the lines that tell a person where to go. If it fails, nothing is
-// left open.
-func New(cfg *config.Serve, out io.Writer, logger *slog.Logger) (s *Server, err error) {
+// New builds a server and opens its listeners. ctx bounds their opening, not what is opened. out gets the lines that tell a
+// person where to go. If it fails, nothing is left open.
+func New(ctx context.Context, cfg *config.Serve, out io.Writer, logger *slog.Logger) (_ *Server, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s = &Server{cfg: cfg, out: out, log: logger}
+	s := &Server{cfg: cfg, out: out, log: logger}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -67,17 +68,18 @@ func New(cfg *config.Serve, out io.Writer, logger *slog.Logger) (s *Server, err 
 	if s.metrics, err = telemetry.NewMetrics(); err != nil {
 		return nil, err
 	}
-	s.closers = append(s.closers, func() error { return s.metrics.Shutdown(context.Background()) })
-	if err = s.compose(); err != nil {
+	s.closers = append(s.closers, func() error { return s.metrics.Shutdown(context.WithoutCancel(ctx)) })
+	if err = s.compose(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
 	}
-	if s.edgeL, err = s.listen("--edge-addr", cfg.EdgeAddr, sessionSocket(int(cfg.SndbufBytes))); err != nil {
+	s.closers = append(s.closers, func() error { s.rpc.Shutdown(context.WithoutCancel(ctx)); return nil })
+	if s.edgeL, err = s.listen(ctx, "--edge-addr", cfg.EdgeAddr, sessionSocket(int(cfg.SndbufBytes))); err != nil {
 		return nil, err
 	}
-	if s.grpcL, err = s.listen("--grpc-addr", cfg.GRPCAddr, net.ListenConfig{}); err != nil {
+	if s.grpcL, err = s.listen(ctx, "--grpc-addr", cfg.GRPCAddr, net.ListenConfig{}); err != nil {
 		return nil, err
 	}
-	if s.opsL, err = s.listen("--ops-addr", cfg.OpsAddr, net.ListenConfig{}); err != nil {
+	if s.opsL, err = s.listen(ctx, "--ops-addr", cfg.OpsAddr, net.ListenConfig{}); err != nil {
 		return nil, err
 	}
 	quiet := slog.NewLogLogger(logger.Handler(), slog.LevelDebug) // what peers do wrong in HTTP is not ours to warn of
@@ -86,8 +88,8 @@ func New(cfg *config.Serve, out io.Writer, logger *slog.Logger) (s *Server, err 
 	return s, nil
 }
 
-func (s *Server) listen(option, addr string, lc net.ListenConfig) (net.Listener, error) {
-	l, err := lc.Listen(context.Background(), "tcp", addr)
+func (s *Server) listen(ctx context.Context, option, addr string, lc net.ListenConfig) (net.Listener, error) {
+	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: choose another address with %s", option, err, option)
 	}
@@ -101,8 +103,8 @@ func (s *Server) listen(option, addr string, lc net.ListenConfig) (net.Listener,
 }
 
 func (s *Server) close() (err error) {
-	for i := len(s.closers) - 1; i >= 0; i-- {
-		err = errors.Join(err, s.closers[i]())
+	for _, closer := range slices.Backward(s.closers) {
+		err = errors.Join(err, closer())
 	}
 	s.closers = nil
 	return err
@@ -130,8 +132,11 @@ func (s *Server) Run(ctx context.Context) error {
 		g.Go(func() error { return served("edge listener", s.edge.Serve(s.edgeL)) })
 		g.Go(func() error { return served("gRPC listener", s.rpc.Serve(s.grpcL)) })
 		s.rpc.SetServing(true)
-		s.state.CompareAndSwap(starting, serving)
-		s.announce()
+		if s.state.CompareAndSwap(starting, serving) {
+			s.announce()
+		} else { // the end has begun already
+			s.rpc.SetServing(false)
+		}
 		return nil
 	})
 	g.Go(func() error {
@@ -140,11 +145,13 @@ func (s *Server) Run(ctx context.Context) error {
 		end()
 		return nil
 	})
-	return g.Wait()
+	err := g.Wait()
+	s.log.Info("stopped")
+	return err
 }
 
 func served(what string, err error) error {
-	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+	if err == nil || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", what, err)
@@ -189,7 +196,7 @@ func (s *Server) stop(base context.Context) {
 		}
 		cancel()
 	}
-	s.log.Info("stopped", "took", time.Since(begin).Round(time.Millisecond).String())
+	s.log.Info("drained", "took", time.Since(begin).Round(time.Millisecond).String())
 }
 
 // pause waits for d, or until ctx ends.

@@ -1,0 +1,204 @@
+package config
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
+)
+
+// grammar is a command with the options, as cmd/realtime has it.
+type grammar struct {
+	Serve Serve `cmd:""`
+}
+
+func parser(t *testing.T, g *grammar) *kong.Kong {
+	t.Helper()
+	k, err := kong.New(g, kong.DefaultEnvars("REALTIME"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func parse(t *testing.T, args ...string) (Serve, error) {
+	t.Helper()
+	var g grammar
+	_, err := parser(t, &g).Parse(append([]string{"serve"}, args...))
+	return g.Serve, err
+}
+
+func TestDefaultsAreThoseOfTheDocuments(t *testing.T) {
+	got, err := parse(t, "--dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Serve{
+		Dev: true, EdgeAddr: "127.0.0.1:8080", GRPCAddr: "127.0.0.1:9090", OpsAddr: "127.0.0.1:8081",
+		MaxSessions: 10_000, SndbufBytes: 64 << 10, LogBytes: 256 << 20,
+		MemoryBytes: 512 << 20, HistorySize: 10_000, HistoryTTL: 15 * time.Minute, IdempotencyTTL: 5 * time.Minute,
+		DrainTimeout: 25 * time.Second, DrainDelay: 5 * time.Second, DrainWindow: 15 * time.Second, LogLevel: slog.LevelInfo,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("defaults (-want +got):\n%s", d)
+	}
+}
+
+func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
+	var g grammar
+	var names []string
+	for _, f := range parser(t, &g).Model.Children[0].Flags {
+		names = append(names, f.Name)
+		want := "REALTIME_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if !slices.Equal(f.Envs, []string{want}) {
+			t.Errorf("--%s is read from %v, want %s", f.Name, f.Envs, want)
+		}
+		if f.Help == "" {
+			t.Errorf("--%s has no help", f.Name)
+		}
+	}
+	want := []string{
+		"dev", "edge-addr", "grpc-addr", "grpc-insecure", "ops-addr", "origin", "max-sessions", "sndbuf-bytes", "log-bytes",
+		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl", "drain-timeout", "drain-delay", "drain-window",
+		"log-level", "pprof",
+	}
+	if d := cmp.Diff(want, names); d != "" {
+		t.Errorf("names that scripts rely on (-want +got):\n%s", d)
+	}
+}
+
+func TestAFlagBeatsTheEnvironmentAndTheEnvironmentTheDefault(t *testing.T) {
+	t.Setenv("REALTIME_DEV", "true")
+	t.Setenv("REALTIME_MAX_SESSIONS", "7")
+	t.Setenv("REALTIME_LOG_BYTES", "8MiB")
+	t.Setenv("REALTIME_ORIGIN", "https://a.example,https://b.example:8443")
+	got, err := parse(t, "--max-sessions", "9", "--history-size=3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.MaxSessions != 9 {
+		t.Errorf("MaxSessions = %d, want the flag's 9", got.MaxSessions)
+	}
+	if got.LogBytes != 8<<20 {
+		t.Errorf("LogBytes = %v, want the variable's 8MiB", got.LogBytes)
+	}
+	if got.HistoryTTL != 15*time.Minute {
+		t.Errorf("HistoryTTL = %v, want the default", got.HistoryTTL)
+	}
+	if want := []string{"https://a.example", "https://b.example:8443"}; !slices.Equal(got.Origin, want) {
+		t.Errorf("Origin = %q, want %q", got.Origin, want)
+	}
+}
+
+func TestARepeatedFlagAdds(t *testing.T) {
+	got, err := parse(t, "--dev", "--origin", "https://a.example", "--origin=https://b.example")
+	if want := []string{"https://a.example", "https://b.example"}; err != nil || !slices.Equal(got.Origin, want) {
+		t.Errorf("Origin = %q, %v, want %q", got.Origin, err, want)
+	}
+}
+
+func TestAnUnknownFlagNamesTheNearest(t *testing.T) {
+	if _, err := parse(t, "--dev", "--edge-adr=x"); err == nil || !strings.Contains(err.Error(), `did you mean "--edge-addr"?`) {
+		t.Errorf("--edge-adr: %v", err)
+	}
+}
+
+func TestWithoutDevItRefusesInOneLine(t *testing.T) {
+	_, err := parse(t)
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "--dev") || !strings.Contains(err.Error(), "token") {
+		t.Errorf("parse() = %v, want one line that names --dev and tells why", err)
+	}
+}
+
+// good is what every case begins with.
+func good() *Serve {
+	return &Serve{
+		Dev: true, EdgeAddr: ":1", GRPCAddr: "localhost:2", OpsAddr: "[::1]:3", MaxSessions: 1, SndbufBytes: 4 << 10, LogBytes: 4 << 20,
+		MemoryBytes: 1, HistorySize: 1, HistoryTTL: 1, IdempotencyTTL: 1, DrainTimeout: 2, DrainDelay: 1, DrainWindow: 1,
+	}
+}
+
+func TestWhatIsWrongIsNamedByItsOption(t *testing.T) {
+	if err := good().Validate(); err != nil {
+		t.Fatalf("the least that is allowed: %v", err)
+	}
+	for name, c := range map[string]struct {
+		change func(*Serve)
+		option string
+	}{
+		"an edge address without a port":  {func(c *Serve) { c.EdgeAddr = "127.0.0.1" }, "--edge-addr"},
+		"a gRPC address without a port":   {func(c *Serve) { c.GRPCAddr = "127.0.0.1" }, "--grpc-addr"},
+		"an ops address without a port":   {func(c *Serve) { c.OpsAddr = "" }, "--ops-addr"},
+		"no sessions":                     {func(c *Serve) { c.MaxSessions = 0 }, "--max-sessions"},
+		"a negative number of sessions":   {func(c *Serve) { c.MaxSessions = -1 }, "--max-sessions"},
+		"no history":                      {func(c *Serve) { c.HistorySize = 0 }, "--history-size"},
+		"history without time":            {func(c *Serve) { c.HistoryTTL = 0 }, "--history-ttl"},
+		"keys without time":               {func(c *Serve) { c.IdempotencyTTL = -1 }, "--idempotency-ttl"},
+		"no memory":                       {func(c *Serve) { c.MemoryBytes = 0 }, "--memory-bytes"},
+		"a log budget one byte too small": {func(c *Serve) { c.LogBytes-- }, "--log-bytes"},
+		"a send buffer too small":         {func(c *Serve) { c.SndbufBytes-- }, "--sndbuf-bytes"},
+		"no time to drain":                {func(c *Serve) { c.DrainTimeout, c.DrainDelay, c.DrainWindow = 0, 0, 0 }, "--drain-timeout"},
+		"a drain longer than its bound":   {func(c *Serve) { c.DrainWindow++ }, "--drain-window"},
+		"a negative drain delay":          {func(c *Serve) { c.DrainDelay = -1 }, "--drain-delay"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := good()
+			c.change(cfg)
+			if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), c.option) {
+				t.Errorf("Validate() = %v, want it to name %s", err, c.option)
+			}
+		})
+	}
+}
+
+func TestEveryFaultIsNamedAtOnce(t *testing.T) {
+	_, err := parse(t, "--edge-addr=x", "--max-sessions=0", "--log-bytes=1", "--drain-window=1h")
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, option := range []string{"--dev", "--edge-addr", "--max-sessions", "--log-bytes", "--drain-window"} {
+		if !strings.Contains(err.Error(), option) {
+			t.Errorf("%s is not named in:\n%v", option, err)
+		}
+	}
+}
+
+func TestAGRPCListenerThatOthersReachMustBeAskedFor(t *testing.T) {
+	for addr, loopback := range map[string]bool{
+		"127.0.0.1:9090": true, "127.9.9.9:1": true, "localhost:9090": true, "[::1]:9090": true, "127.0.0.1:0": true,
+		":9090": false, "0.0.0.0:9090": false, "[::]:9090": false, "10.0.0.1:9090": false, "realtime.example:9090": false, "127.0.0.1.example:1": false,
+	} {
+		cfg := good()
+		cfg.GRPCAddr = addr
+		if err := cfg.Validate(); (err == nil) != loopback {
+			t.Errorf("--grpc-addr %s: %v", addr, err)
+		}
+		cfg.GRPCInsecure = true
+		if err := cfg.Validate(); err != nil {
+			t.Errorf("--grpc-addr %s --grpc-insecure: %v", addr, err)
+		}
+	}
+}
+
+func TestSizesAreReadAndShownWithTheirUnit(t *testing.T) {
+	for text, want := range map[string]Bytes{"0": 0, "65536": 64 << 10, "1B": 1, "64KiB": 64 << 10, "3 MiB": 3 << 20, "2GiB": 2 << 30} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err != nil || b != want {
+			t.Errorf("%q = %d, %v, want %d", text, b, err, want)
+		}
+		var again Bytes
+		if err := again.UnmarshalText([]byte(b.String())); err != nil || again != b {
+			t.Errorf("%q is shown as %q, which is read as %d, %v", text, b, again, err)
+		}
+	}
+	for _, text := range []string{"", "KiB", "-1", "1.5MiB", "64kb", "64MB", "9223372036854775807GiB", "1e3"} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is read as %d", text, b)
+		}
+	}
+}
