@@ -158,8 +158,9 @@ func (c *Config) setDefaults() {
 }
 
 // Run serves sessions until ctx ends, then cuts those that are left and returns when all goroutines of the edge have.
-// The hub must be running, and must go on until Run returns. Run may be called once.
-func (e *Edge) Run(ctx context.Context) error {
+// ready is called once, when sessions are let in. The hub must be running, and must go on until Run returns. Run may be
+// called once.
+func (e *Edge) Run(ctx context.Context, ready func()) error {
 	p, err := newPoller(e)
 	if err != nil {
 		return fmt.Errorf("edge: %w", err)
@@ -171,7 +172,9 @@ func (e *Edge) Run(ctx context.Context) error {
 	if p != nil {
 		e.work.Go(p.run)
 	}
-	e.state.CompareAndSwap(starting, serving)
+	if e.state.CompareAndSwap(starting, serving) {
+		ready()
+	}
 	<-ctx.Done()
 	e.state.Store(draining)
 	e.cutAll()

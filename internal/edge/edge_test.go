@@ -74,7 +74,7 @@ func serve(t *testing.T, p path, set setup) *server {
 		t.Fatal(err)
 	}
 	run(t, h.Run)
-	run(t, e.Run)
+	run(t, func(ctx context.Context) error { return e.Run(ctx, func() {}) })
 	until(t, "the edge serves", func() bool { return e.state.Load() == serving })
 	s := &server{Edge: e, t: t, hub: h, bus: b}
 	s.http = httptest.NewUnstartedServer(e)

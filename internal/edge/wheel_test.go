@@ -31,7 +31,7 @@ func inBubble(t *testing.T, f func(t *testing.T, s *server)) {
 			t.Fatal(err)
 		}
 		run(t, h.Run)
-		run(t, e.Run)
+		run(t, func(ctx context.Context) error { return e.Run(ctx, func() {}) })
 		synctest.Wait()
 		f(t, &server{Edge: e, t: t, hub: h, bus: b})
 	})

@@ -117,12 +117,15 @@ func (n *Node) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		ectx, endEdge := context.WithCancel(ctx)
 		hg, hctx := errgroup.WithContext(hubCtx)
-		hg.Go(func() error { return part("hub", n.hub.Run(hctx)) })
+		hg.Go(func() error {
+			defer endEdge() // sessions do not outlive their hub
+			return part("hub", n.hub.Run(hctx))
+		})
 		hg.Go(func() error {
 			defer endHub()
-			close(n.ready)
-			return part("edge", n.edge.Run(ctx))
+			return part("edge", n.edge.Run(ectx, func() { close(n.ready) }))
 		})
 		return hg.Wait()
 	})

@@ -70,7 +70,7 @@ func TestTheDemoPageIsForDevelopersOnly(t *testing.T) {
 
 // What compose translates reaches its part.
 func TestOptionsReachTheirPart(t *testing.T) {
-	r := StartServer(t, "--max-sessions=1", "--history-size=2", "--origin=https://a.example")
+	r := StartServer(t, "--max-sessions=1", "--history-size=3", "--origin=https://a.example")
 	for origin, want := range map[string]int{"https://a.example": http.StatusSwitchingProtocols, "http://localhost:3000": http.StatusSwitchingProtocols, "https://b.example": http.StatusForbidden} {
 		eventually(t, fmt.Sprintf("a page of %s is answered %d", origin, want), func() bool { // 503 while the session before it ends
 			ws, resp, err := websocket.Dial(t.Context(), r.ws+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {origin}}})
@@ -81,19 +81,22 @@ func TestOptionsReachTheirPart(t *testing.T) {
 		})
 	}
 	pub := r.publisher()
-	var first string
-	for i := range 4 {
+	var ids []string
+	for i := range 5 {
 		resp, err := pub.Publish(t.Context(), &realtimev1.PublishRequest{Room: "general", Message: &realtimev1.MessageContent{Data: fmt.Sprint(i)}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i == 0 {
-			first = resp.GetReceipt().GetId()
-		}
+		ids = append(ids, resp.GetReceipt().GetId())
 	}
-	s := r.join("general?last_id=" + first)
-	if got := s.joined["recovered"]; got != false {
-		t.Errorf("a resume that reaches back three messages of two kept: %v", s.joined)
+	for i, recovered := range []bool{false, true} { // three are kept: what follows the second
+		s := r.join("general?last_id=" + ids[i])
+		if got := s.joined["recovered"]; got != recovered {
+			t.Errorf("a resume behind message %d of 5: %v, want recovered %v", i, s.joined, recovered)
+		}
+		if !recovered {
+			_ = s.ws.CloseNow()
+		}
 	}
 	if code, h, body := r.handshake(); code != http.StatusServiceUnavailable || !strings.Contains(body, "at_capacity") || h.Get("Retry-After") == "" {
 		t.Errorf("the second session: %d %s, want 503 at_capacity", code, body)

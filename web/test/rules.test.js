@@ -167,6 +167,27 @@ test("the page follows the protocol", async (t) => {
     await a.shows(["acked", "unheard"]);
   });
 
+  await t.test("what was confirmed and then fell into a gap is not sent again", async (t) => {
+    const script = {
+      opened(socket, n) {
+        socket.send(welcome());
+        if (n > 1) socket.send(frame("system", { event: "gap", reason: "expired" }, { room: "r" }));
+        socket.send(subscribed("r", n > 1 ? { recovered: false } : {}));
+      },
+      heard: (socket, f) => f.data?.text === "kept" && socket.send(frame("ack", { id: id() }, { room: "r", ref: f.ref })),
+    };
+    const { a, sockets } = await scripted(t, browser, service.url, script);
+    await a.join("r");
+    await a.note("Joined").waitFor();
+    await a.say("kept");
+    await a.message("kept").getByText("sent", { exact: true }).waitFor();
+    sockets[0].close(1001, "");
+    await a.note("Resumed with a gap").waitFor();
+    await a.say("next");
+    await until("the next is sent", () => sockets[1].got.length > 0);
+    assert.equal(sockets[1].got[0].data.text, "next");
+  });
+
   await t.test("a refused message says why; one that may be repeated is", async (t) => {
     const script = {
       opened: (socket) => socket.send(welcome(), subscribed("r")),
