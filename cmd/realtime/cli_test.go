@@ -141,11 +141,11 @@ var id = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f
 
 func TestPublishPrintsTheIDOfWhatWasTaken(t *testing.T) {
 	addr := "--addr=" + node(t)
-	first, err := command(t, "publish", addr, "general", `{"n":1}`, "--key=k1", "--type=order.paid", "--from=billing")
+	first, err := command(t, "publish", addr, "general", `{"n":1}`, "--idempotency-key=k1", "--type=order.paid", "--from=billing")
 	if err != nil || !id.MatchString(strings.TrimSuffix(first, "\n")) {
 		t.Fatalf("publish = %q, %v", first, err)
 	}
-	again, err := command(t, "publish", addr, "general", `{"n":2}`, "--key=k1")
+	again, err := command(t, "publish", addr, "general", `{"n":2}`, "--idempotency-key=k1")
 	if want := strings.TrimSuffix(first, "\n") + " (duplicate)\n"; err != nil || again != want {
 		t.Errorf("with the same key: %q, %v, want %q", again, err, want)
 	}

@@ -47,7 +47,7 @@ type publish struct {
 	Data      string `arg:"" name:"json" help:"Any JSON value."`
 	Type      string `placeholder:"TYPE" env:"-" help:"Type of the message; chat if not given."`
 	From      string `placeholder:"NAME" env:"-" help:"Shown as its sender."`
-	Key       string `placeholder:"KEY" env:"-" help:"Idempotency key: a repeat is not published again."`
+	Key       string `name:"idempotency-key" placeholder:"KEY" env:"-" help:"Idempotency key: a repeat is not published again."`
 	Ephemeral bool   `env:"-" help:"For members connected now; keep nothing."`
 }
 

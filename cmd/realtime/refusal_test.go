@@ -66,7 +66,7 @@ func TestTheFieldIsNamedAndNoCodeIsShown(t *testing.T) {
 		"room":            {"a b", "1"},
 		"message.data":    {"general", "{"},
 		"message.type":    {"general", "1", "--type=presence"},
-		"idempotency_key": {"general", "1", "--key=" + strings.Repeat("k", 129)},
+		"idempotency_key": {"general", "1", "--idempotency-key=" + strings.Repeat("k", 129)},
 	} {
 		_, err := command(t, append([]string{"publish", addr}, args...)...)
 		if err == nil || !strings.Contains(err.Error(), "(field "+field+")") || strings.Contains(err.Error(), "rpc error") {

@@ -12,6 +12,7 @@ import (
 
 // Serve are the options of a node.
 type Serve struct {
+	Config       File     `placeholder:"FILE" help:"YAML file of options: edge-addr: 127.0.0.1:8080. Flags and variables go before it."`
 	Dev          bool     `help:"Development: sessions need no token, pages from localhost may connect, the demo page is served at /, gRPC describes itself."`
 	EdgeAddr     string   `default:"127.0.0.1:8080" help:"Where sessions connect."`
 	GRPCAddr     string   `name:"grpc-addr" default:"127.0.0.1:9090" help:"Where backends call."`

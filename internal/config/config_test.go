@@ -62,7 +62,7 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 		}
 	}
 	want := []string{
-		"dev", "edge-addr", "grpc-addr", "grpc-insecure", "ops-addr", "origin", "max-sessions", "sndbuf-bytes", "log-bytes",
+		"config", "dev", "edge-addr", "grpc-addr", "grpc-insecure", "ops-addr", "origin", "max-sessions", "sndbuf-bytes", "log-bytes",
 		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl", "drain-timeout", "drain-delay", "drain-window",
 		"log-level", "pprof",
 	}

@@ -580,3 +580,25 @@ func TestOpenAfterTheEndIsRefused(t *testing.T) {
 		t.Errorf("Open = %v, want ErrClosed", err)
 	}
 }
+
+// Own frames go first, yet a session that sends all the time, and so is answered all the time, still reaches the head.
+func TestSlowReaderThatSendsConstantlyReachesTheHead(t *testing.T) {
+	inBubble(t, Config{RoomBytes: 16 << 10, BehindTimeout: time.Hour}, func(r *rig) {
+		p := r.open(700, nil, "x")
+		var want []string
+		for i := range 1000 {
+			want = append(want, fmt.Sprint(i))
+			r.publish("x", fmt.Sprint(i))
+		}
+		for i := range 1000 {
+			p.w.s.Send("x", frame.Ack{Room: "x", Ref: fmt.Sprint(i)}.Append(nil, 0))
+			if p.take(600); len(chats(p.all, "x")) == len(want) {
+				break
+			}
+			synctest.Wait()
+		}
+		if diff := cmp.Diff(want, chats(p.all, "x")); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

@@ -89,7 +89,7 @@ func (c *counters) replay(why message.GapReason) {
 
 // Stats is what the hub has done since its start, and what it holds now.
 type Stats struct {
-	Sessions, Rooms, Blocked int
+	Sessions, Rooms, Blocked int // rooms: those that sessions name, with members here
 	LogBytes                 int64
 	Appended                 uint64 // entries of rooms with members here
 	Delivered                uint64 // room entries written to members
@@ -119,7 +119,7 @@ func (h *Hub) Stats() Stats {
 		s.Gaps[gapNames[i]] = c.gaps[i].Load()
 	}
 	for _, r := range h.named("") {
-		if r.count.Load() > 0 {
+		if r.name.Ordinary() && r.count.Load() > 0 {
 			s.Rooms++
 		}
 	}
