@@ -12,6 +12,7 @@ const (
 	beginWithin  = 100 * time.Millisecond // a shard that has not begun to write an entry of this age holds publishers up
 	roomLate     = 128 << 20              // divided by the members: from here on behind, a member is late. At 1 GB/s of writes, 130 ms
 	minLate      = 64 << 10
+	unbegunShare = 3 // a shard that has not begun a third of what makes a member late holds publishers up, too
 	maxLate      = 512 << 10
 	lateFor      = 2 * time.Second // a member counts as late for so long, then it is merely slow until it has caught up
 	readyWithin  = time.Second     // a publisher waits no longer
@@ -51,7 +52,7 @@ func (r *room) overloaded(now time.Time) bool {
 	r.mu.Lock()
 	tables := r.tables
 	r.mu.Unlock()
-	limit, bytes := now.Add(-beginWithin).UnixMilli(), lateBytes(r.count.Load())
+	limit, bytes := now.Add(-beginWithin).UnixMilli(), lateBytes(r.count.Load())/unbegunShare
 	for _, t := range tables {
 		if since := t.since.Load(); since != 0 && (since < limit || r.end.Load()-t.begun.Load() > bytes) {
 			return true

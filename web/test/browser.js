@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 
-const limit = Number(process.env.L) || 20_000; // for whatever is waited for; machines that test are slow
+const limit = 20_000; // for whatever is waited for; machines that test are slow
 
 // launch starts a browser that talks to loopback only. It ends with the test.
 export async function launch(t) {

@@ -75,7 +75,7 @@ test("the page is a chat of two sessions", async (t) => {
     assert.equal(await page.locator("img, b").count(), 0);
   });
 
-  await t.test("frames are shown in both directions, the last 200", async (t) => {
+  await t.test("frames are shown in both directions", async (t) => {
     const { a } = await chat(t, browser, service.url, "frames");
     await a.button("Frames").click();
     await a.say("look");
@@ -84,9 +84,6 @@ test("the page is a chat of two sessions", async (t) => {
     await frames.filter({ hasText: "↑" }).filter({ hasText: '"text": "look"' }).waitFor();
     await frames.filter({ hasText: "↓" }).filter({ hasText: '"type": "ack"' }).waitFor();
     await frames.filter({ hasText: '"event": "welcome"' }).waitFor();
-    await Promise.all(Array.from({ length: 210 }, (_, i) => service.publish("frames", { text: `f${i}` })));
-    await frames.filter({ hasText: '"event": "welcome"' }).waitFor({ state: "detached" });
-    assert.equal(await frames.count(), 200);
     await a.button("Frames").click();
     assert.equal(await a.root.locator(".frames").isVisible(), false);
   });

@@ -57,9 +57,12 @@ test("a connection may fail, the chat goes on", async (t) => {
     await a.say("one");
     await a.say("two");
     await a.message("two").getByText("waiting for the connection").waitFor();
-    await a.button("Go online").click();
-    await b.shows(["one", "two"]);
+    await b.say("zero");
+    await b.shows(["zero"]);
     await a.shows(["one", "two"]);
+    await a.button("Go online").click();
+    await b.shows(["zero", "one", "two"]);
+    await a.shows(["zero", "one", "two"]); // in the room's order
     await a.message("two").locator(".status", { hasText: /^sent$/ }).waitFor();
   });
 

@@ -123,6 +123,27 @@ test("the page follows the protocol", async (t) => {
     await a.shows(["one", "two"]);
   });
 
+  await t.test("the last 200 frames are kept, shown or not, and 500 messages", async (t) => {
+    const script = { opened: (socket) => socket.send(welcome(), subscribed("r")) };
+    const { a, sockets } = await scripted(t, browser, service.url, script);
+    await a.join("r");
+    await a.note("Joined").waitFor();
+    const send = (from, to) => {
+      for (let i = from; i < to; i++) sockets[0].send(frame("chat", { text: `m${i}` }, { room: "r" }));
+      return a.message(`m${to - 1}`).waitFor();
+    };
+    const frames = a.root.locator(".frame");
+    await send(0, 250);
+    await a.button("Frames").click();
+    for (const last of [249, 599]) {
+      assert.equal(await frames.count(), 200);
+      assert.match(await frames.first().textContent(), new RegExp(`"m${last - 199}"`));
+      assert.match(await frames.last().textContent(), new RegExp(`"m${last}"`));
+      if (last === 249) await send(250, 600);
+    }
+    assert.equal((await a.texts()).length, 500);
+  });
+
   await t.test("a gap is shown where it is", async (t) => {
     const gap = frame("system", { event: "gap", reason: "limit" }, { room: "r" });
     const script = {
