@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	badRoomText  = "not a room name: 1 to 128 of A-Z a-z 0-9 _ . : @ / -, not beginning with . / or @, without an empty, . or .. segment or a trailing /"
+	badRoomText  = "not a room name: 1 to 128 of A-Z a-z 0-9 _ . : @ / -, no . / or @ first, no empty, . or .. segment, no / last"
 	reservedText = "names that begin with @ are the server's own"
 )
 

@@ -27,7 +27,8 @@ type feed struct {
 	broken  error
 	page    int // entries of a page at most
 	reads   int
-	between func() // runs while a page is being read
+	since   message.Position // what it vouches from; 0: from ever
+	between func()           // runs while a page is being read
 }
 
 type feedRoom struct {
@@ -93,7 +94,7 @@ func (f *feed) History(_ context.Context, q message.Query) (p message.Page, err 
 	f.mu.Lock()
 	f.reads++
 	r := f.room(q.Room)
-	p.Tip, p.Since = r.tip, 1
+	p.Tip, p.Since = r.tip, max(f.since, 1)
 	limit := q.Limit
 	if f.page > 0 {
 		limit = min(limit, f.page)

@@ -106,6 +106,7 @@ type Hub struct {
 	rooms  [stripes]stripe
 	stats  counters
 
+	born  atomic.Uint64 // the broker's time when the hub began, a message.Position
 	used  atomic.Int64  // bytes of all logs
 	fill  fillers       // waiting rooms and their pool
 	sweep chan struct{} // the budget is spent, or rooms linger
@@ -137,6 +138,7 @@ func New(cfg Config, feed Feed, minter *message.Minter, logger *slog.Logger) *Hu
 // Run serves until ctx ends. It returns when every goroutine of the hub has ended; sessions still open are not closed,
 // their owner has seen to that.
 func (h *Hub) Run(ctx context.Context) error {
+	h.born.Store(uint64(h.feed.Now()))
 	var wg sync.WaitGroup
 	for _, sh := range h.shards {
 		wg.Go(func() { sh.run(ctx) })

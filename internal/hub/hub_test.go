@@ -602,3 +602,31 @@ func TestSlowReaderThatSendsConstantlyReachesTheHead(t *testing.T) {
 		}
 	})
 }
+
+// A position for another room is looked for 30 s back; that this lies before the node's start is nobody's loss.
+func TestInexactResumeOnAYoungNodeIsNoGap(t *testing.T) {
+	inBubble(t, Config{}, func(r *rig) {
+		r.set(func() { r.since = r.nowLocked() })
+		p := r.open(0, nil, "x")
+		id := r.publish("x", "0")
+		time.Sleep(time.Second)
+		r.publish(message.Global, `"g"`)
+		w := &socket{}
+		s, err := r.h.Open(Open{ID: "s", User: "s", Writer: w, Anchor: "x", Fallback: message.Global, Joins: []Join{
+			{Room: "x", From: id, Resume: true, Frame: &frame.Subscribed{Room: "x"}},
+			{Room: message.Global, From: message.ID{Position: id.Position.Before(inexact)}, Resume: true},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.s = s
+		q := &peer{t: t, w: w}
+		synctest.Wait()
+		if got := chats(q.drain(), message.Global); !slices.Equal(got, []string{`"g"`}) || slices.Contains(events(q.all), "gap") {
+			t.Errorf("got %v, events %v", got, events(q.all))
+		}
+		if first := p.drain()[0]; first.Event != "welcome" || first.ID.Position < r.since {
+			t.Errorf("welcome at %v, before the node began (%v)", first.ID.Position.Time(), r.since.Time())
+		}
+	})
+}

@@ -134,7 +134,7 @@ func (sh *shard) await(m *member) {
 	if m.res != nil {
 		limit = sh.h.cfg.ResumeLimit
 	}
-	switch n, why, found := l.locate(q, m.until(), limit); {
+	switch n, why, found := l.locate(q, m.given(), m.until(), limit); {
 	case found && why == "":
 		sh.dropped(m, n)
 		m.pos = n
@@ -162,6 +162,15 @@ func (sh *shard) dropped(m *member, n int64) {
 	}
 }
 
+// given is the position a member's owner named, by which it is judged whether he may have missed something that nobody
+// knows of any more: an inexact one is looked for further back, but says no less.
+func (m *member) given() message.Position {
+	if m.res != nil && m.res.from.Low == 0 && m.at == m.res.from.Position {
+		return m.at.After(inexact)
+	}
+	return m.at
+}
+
 // until is the number a resume ends at.
 func (m *member) until() int64 {
 	if m.res != nil {
@@ -185,11 +194,11 @@ func (sh *shard) placed(m *member, l *log, n int64) {
 
 // locate finds where one who has received everything up to q goes on. found with a reason: the entries before n cannot be
 // had. Not found: history has to be read. limit bounds what lies between place and until; 0: no bound.
-func (l *log) locate(q message.Position, until int64, limit int) (n int64, why message.GapReason, found bool) {
+func (l *log) locate(q, given message.Position, until int64, limit int) (n int64, why message.GapReason, found bool) {
 	if q >= l.base {
 		n = l.place(q)
 	} else if n = l.front; l.bottom {
-		why = l.missing(q)
+		why = l.missing(q, given)
 	}
 	if limit > 0 && until > n {
 		if tail, cut := l.tail(until, limit); cut && tail > n {
@@ -203,7 +212,7 @@ func (l *log) locate(q message.Position, until int64, limit int) (n int64, why m
 }
 
 // missing judges one who stands at q below the front when history has been read to its end.
-func (l *log) missing(q message.Position) message.GapReason {
+func (l *log) missing(q, given message.Position) message.GapReason {
 	switch {
 	case l.link != 0 && l.link <= q:
 		return ""
@@ -211,7 +220,7 @@ func (l *log) missing(q message.Position) message.GapReason {
 		return message.GapDeleted
 	case l.limited:
 		return message.GapLimit
-	case l.link == 0 && q >= l.since:
+	case l.link == 0 && given >= l.since:
 		return ""
 	case l.link == 0:
 		return message.GapUnknownPosition

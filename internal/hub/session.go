@@ -125,7 +125,7 @@ type Open struct {
 // Join describes a join.
 type Join struct {
 	Room     message.Room
-	From     message.ID        // with Resume: what follows it is replayed
+	From     message.ID        // with Resume: what follows it is replayed. Without low half it is inexact: 30 s were taken off
 	Resume   bool              // else: from now
 	Frame    *frame.Subscribed // the answer, completed and sent when the member stands; nil: none
 	Presence bool              // sees presence entries
@@ -161,7 +161,9 @@ func (h *Hub) Open(o Open) (*Session, error) {
 // ask makes the members of joins and has their rooms subscribed.
 func (s *Session) ask(js []Join, call *joining, opening bool) []*member {
 	ms := make([]*member, len(js))
-	old := s.h.feed.Now().Before(inexact)
+	// Until its head is known a join stands 30 s back, but never before this hub: nothing older is owed to a new session, and
+	// no broker need vouch for it.
+	old := max(s.h.feed.Now().Before(inexact), message.Position(s.h.born.Load()))
 	for i, j := range js {
 		m := &member{s: s, r: s.h.acquire(j.Room), at: old, park: -1, idx: -1, sees: j.Presence}
 		m.res = &resume{call: call, frame: j.Frame, from: j.From, asked: j.Resume, holds: opening || j.Resume, since: s.sh.clock.Load()}

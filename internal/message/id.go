@@ -43,6 +43,9 @@ func (p Position) Before(d time.Duration) Position {
 	return 1
 }
 
+// After is the position d later.
+func (p Position) After(d time.Duration) Position { return p + Position(d.Milliseconds())<<seqBits }
+
 // Low is the low half of an id: a message's identity. Two ids with the same low half are the same message.
 //
 //	10 | 1 bit P | 13 bits room tag | 16 bits node | 32 bits counter

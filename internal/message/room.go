@@ -30,7 +30,7 @@ func ParseRoom(s string) (Room, error) {
 	}
 	return "", &Error{
 		Err: ErrInvalidRoom, Field: "room", Limit: MaxRoomBytes, Size: len(s),
-		Text: fmt.Sprintf("a room name is 1 to %d of A-Z a-z 0-9 _ . : @ / -, not beginning with . / or @, without an empty, . or .. segment or a trailing /", MaxRoomBytes),
+		Text: fmt.Sprintf("a room name is 1 to %d of A-Z a-z 0-9 _ . : @ / -, no . / or @ first, no empty, . or .. segment, no / last", MaxRoomBytes),
 	}
 }
 
