@@ -19,7 +19,11 @@ func (sh *shard) begin(t *table) {
 	t.room.mu.Lock()
 	t.since.Store(0)
 	sn.take(&t.room.log)
-	t.begun.Store(sn.end)
+	t.begun = sn.end
+	if t.room.begun != nil {
+		close(t.room.begun)
+		t.room.begun = nil
+	}
 	t.room.mu.Unlock()
 	t.trav, t.cursor = sn, len(t.members)
 	sh.step(t)

@@ -75,7 +75,16 @@ func (x *index) push(e rec) (grown int64) {
 	return grown
 }
 
-// unshift adds an entry before the oldest.
+// own replaces the oldest page by a copy before entries are put in front: their numbers may have been others', evicted
+// since, which a snapshot still reads.
+func (x *index) own() {
+	if len(x.pages) > 0 {
+		x.pages = slices.Clone(x.pages)
+		x.pages[0] = slices.Clone(x.pages[0])
+	}
+}
+
+// unshift adds an entry before the oldest; own was called since the last snapshot could be taken.
 func (x *index) unshift(e rec) (grown int64) {
 	n := x.front - 1
 	if p := n >> pageBits; len(x.pages) == 0 || p < x.page0 {

@@ -88,6 +88,7 @@ func (l *log) splice(b []byte, es []rec, base, link message.Position) {
 		l.first--
 		l.chunks = append([]*chunk{c}, l.chunks...)
 		l.bytes += int64(cap(b))
+		l.own()
 		for _, e := range slices.Backward(es) {
 			e.off += c.base
 			e.chunk = l.first

@@ -33,12 +33,12 @@ type room struct {
 	asked  message.Position // the broker's time before it was asked for the room
 	live   bool
 	tables []*table
-	demand demand    // who waits for history
-	pin    time.Time // the front stays until then: members that a filler served are passing
+	demand demand        // who waits for history
+	begun  chan struct{} // closed when a shard begins a traversal: publishers wait for it; nil: none does
+	pin    time.Time     // the front stays until then: members that a filler served are passing
 
 	count  atomic.Int32 // members on all shards
 	late   atomic.Int32 // of these, late ones
-	end    atomic.Int64 // byte offset of the log's head
 	behind atomic.Int32 // of these, behind or waiting
 }
 
@@ -51,12 +51,12 @@ type table struct {
 	parked  []*member // wait for the room to be live, or for history
 	trav    *snap     // of the traversal under way
 	cursor  int       // members below it are still to be served
+	begun   int64     // byte offset up to which traversals have begun. Guarded by the room's lock
 	done    int64     // who is not behind stands here or further. Guarded by the room's lock
 	size    int       // members; written by the shard under the room's lock
 
 	dirty atomic.Bool  // a traversal is queued or under way
 	since atomic.Int64 // Unix ms of the oldest entry whose traversal has not begun; 0: none
-	begun atomic.Int64 // byte offset up to which traversals have begun
 }
 
 // table returns the shard's table, made if need be; the lock is held.
@@ -66,8 +66,7 @@ func (r *room) table(sh *shard) *table {
 			return t
 		}
 	}
-	t := &table{sh: sh, room: r, done: r.log.head}
-	t.begun.Store(r.log.end())
+	t := &table{sh: sh, room: r, done: r.log.head, begun: r.log.end()}
 	r.tables = append(r.tables, t)
 	return t
 }
@@ -139,7 +138,6 @@ func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *m
 		e.pos = max(pos, l.pos)
 	}
 	n := l.add(f, e)
-	r.end.Store(l.end())
 	if flags&special != 0 {
 		l.special++
 		if mask != nil {
