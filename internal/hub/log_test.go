@@ -18,9 +18,10 @@ func TestSnapshotOutlivesEvictionAndRefill(t *testing.T) {
 	var sn snap
 	sn.take(&l)
 	read := func() (out []byte) {
-		for n := sn.front; n < sn.head; {
+		for n := sn.front; n < sn.head; n++ { // one by one: a run looks its first entry up only
 			b, to := sn.run(n)
-			out, n = append(out, b...), to
+			b, _ = sn.upto(b, n, n+1, to)
+			out = append(out, b...)
 		}
 		return out
 	}
