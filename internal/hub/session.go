@@ -233,9 +233,6 @@ func (s *Session) Send(room message.Room, f []byte) {
 	s.sh.post(event{kind: evOwn, s: s, name: room, b: f})
 }
 
-// closeSlow is the protocol's close code of a slow consumer.
-const closeSlow = 4000
-
 // Done ends a handler's run: Writer.Resume follows once the own frames posted before are written.
 func (s *Session) Done() { s.sh.post(event{kind: evDone, s: s}) }
 

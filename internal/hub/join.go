@@ -1,0 +1,224 @@
+package hub
+
+import (
+	"time"
+
+	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/message"
+)
+
+// open lets a session begin: the welcome is its first frame, then its joins.
+func (sh *shard) open(s *Session, preface, welcome []byte, ms []*member) {
+	s.mode |= modeHeld
+	s.resuming = int16(len(ms))
+	s.corked = true
+	s.owed.Add(int32(len(preface)))
+	s.own = preface
+	if len(welcome) > 0 {
+		s.owed.Add(int32(len(welcome)))
+		sh.send(s, "", welcome)
+	}
+	for _, m := range ms {
+		sh.admit(m)
+	}
+	s.corked = false
+	sh.flush(s)
+}
+
+// join admits members to further rooms.
+func (sh *shard) join(s *Session, ms []*member) {
+	if s.mode&(modeClosing|modeDead) != 0 {
+		s.refuse(ms)
+		return
+	}
+	s.corked = true
+	for _, m := range ms {
+		if old := s.findLocked(m.r.name); old != nil {
+			sh.again(old, m)
+			continue
+		}
+		s.mu.Lock()
+		m.next, s.first = s.first, m
+		s.mu.Unlock()
+		if m.res.holds {
+			s.resuming++
+			s.mode |= modeHeld
+		}
+		sh.admit(m)
+	}
+	s.corked = false
+	sh.flush(s)
+}
+
+// again answers a join of a room that was joined already: nothing is replayed.
+func (sh *shard) again(old, m *member) {
+	if f := m.res.frame; f != nil {
+		sh.answer(old, f)
+	}
+	m.res.call.one()
+	sh.h.release(m.r)
+}
+
+// admit makes m a member, if the room is live: it is in the table and counted before the head is read, so no wake-up is
+// lost. From then on the join stands; what it resumes comes after.
+func (sh *shard) admit(m *member) {
+	s, r := m.s, m.r
+	r.mu.Lock()
+	t := r.table(sh)
+	if !r.live {
+		sh.park(m, t)
+		r.mu.Unlock()
+		return
+	}
+	s.mu.Lock()
+	m.t, m.idx = t, int32(len(t.members))
+	s.mu.Unlock()
+	t.members = append(t.members, m)
+	t.size++
+	if t.size == 1 {
+		t.done = r.log.head
+	}
+	r.count.Add(1)
+	l := &r.log
+	m.res.join, m.pos = l.head, l.head
+	q := m.res.from.Position
+	if !m.res.asked {
+		m.at = l.pos
+	}
+	far := m.res.asked && q > l.pos
+	r.mu.Unlock()
+	sh.stood(m)
+	switch {
+	case !m.res.asked:
+		sh.stand(m)
+	case far && q.Time().After(sh.h.feed.Now().Time().Add(ahead)):
+		sh.skipGap(m, message.GapUnknownPosition, m.pos)
+		m.res.from.Position, m.at = r.base(), r.base()
+		sh.stand(m)
+	default:
+		sh.await(m)
+	}
+}
+
+// stood tells the join's asker that it has its head; those of Open have the reading begin.
+func (sh *shard) stood(m *member) {
+	call, s := m.res.call, m.s
+	if call.one() && s.opening.Load() == call {
+		s.opening.Store(nil)
+		s.reply = true
+	}
+}
+
+// live admits the joins that waited for the room.
+func (sh *shard) live(t *table) {
+	for _, m := range append([]*member(nil), t.parked...) {
+		if m.park < 0 || m.t != nil {
+			continue
+		}
+		t.room.mu.Lock()
+		sh.unpark(m)
+		t.room.mu.Unlock()
+		sh.admit(m)
+		sh.flush(m.s)
+	}
+}
+
+// stand ends a resume: the member is at its join head, and is told.
+func (sh *shard) stand(m *member) {
+	s, res := m.s, m.res
+	m.res = nil
+	if res.holds {
+		s.resuming--
+	}
+	if res.frame == nil {
+		if res.asked {
+			sh.h.stats.replay(res.gap)
+		}
+		return
+	}
+	f := res.frame
+	if f.Resumed = res.asked; res.asked {
+		f.Recovered, f.Replayed, f.Reason, f.OldestID = res.gap == "", res.replayed, res.gap, res.oldest
+		sh.h.stats.replay(res.gap)
+	}
+	sh.answer(m, f)
+}
+
+// answer sends a member its subscribed frame: where it stands now, and who is there.
+func (sh *shard) answer(m *member, f *frame.Subscribed) {
+	f.LastID = message.ID{Position: m.at, Low: sh.h.minter.Low(m.r.tag, true)}
+	if f.Counts {
+		n := int(m.r.count.Load())
+		f.Users, f.Sessions = n, n
+	}
+	b := f.Append(nil, time.Now().UnixMilli())
+	m.s.owed.Add(int32(len(b)))
+	sh.send(m.s, m.r.name, b)
+}
+
+// leave ends one membership; what was written of the room lies before f.
+func (sh *shard) leave(s *Session, name message.Room, f []byte) {
+	m := s.findLocked(name)
+	if m == nil || s.mode&(modeClosing|modeDead) != 0 {
+		s.owed.Add(int32(-len(f)))
+		return
+	}
+	sh.stamp(s, name, f)
+	sh.remove(m, lossLeft)
+	if s.anchor == m.r {
+		s.anchor = s.fallback
+	}
+	sh.queue(s, f)
+	sh.flush(s)
+}
+
+func (sh *shard) leaveAll(s *Session) {
+	for s.first != nil {
+		sh.remove(s.first, lossClosed)
+	}
+	s.waits, s.resuming, s.behindAt = 0, 0, 0
+}
+
+// remove takes a member out of everything. What it had not been written is counted as lost for why.
+func (sh *shard) remove(m *member, why loss) {
+	s, r := m.s, m.r
+	if m.res != nil {
+		if m.t == nil {
+			m.res.call.err.Store(true)
+			m.res.call.one()
+		}
+		if m.res.holds {
+			s.resuming--
+		}
+		m.res = nil
+	}
+	sh.caughtUp(m)
+	r.mu.Lock()
+	sh.unpark(m)
+	if t := m.t; t != nil {
+		last := len(t.members) - 1
+		t.members[m.idx] = t.members[last]
+		t.members[m.idx].idx = m.idx
+		t.members[last] = nil
+		t.members = t.members[:last]
+		t.size--
+		r.count.Add(-1)
+		if owed := r.log.head - m.pos; owed > 0 {
+			sh.n.lost[why] += uint64(owed)
+		}
+		r.dropEmpty(t)
+	} else {
+		r.dropEmpty(r.table(sh))
+	}
+	r.mu.Unlock()
+	s.mu.Lock()
+	for p := &s.first; *p != nil; p = &(*p).next {
+		if *p == m {
+			*p = m.next
+			break
+		}
+	}
+	m.t = nil
+	s.mu.Unlock()
+	sh.h.release(r)
+}
