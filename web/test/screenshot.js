@@ -1,6 +1,5 @@
 // Makes docs/demo.png, or another file: node screenshot.js [file] [--dark] [--phone]
 import { test } from "node:test";
-import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { chat, launch } from "./browser.js";
 import { serve } from "./service.js";
@@ -11,7 +10,6 @@ const file = args.find((a) => !a.startsWith("--")) ?? fileURLToPath(new URL("../
 
 test(`screenshot ${file}`, async (t) => {
   const service = await serve(t);
-  await pause(31_000); // a resume looks 30 s back in @global: on a younger node it tells of a gap there
   const phone = flag("phone");
   const { page, a, b } = await chat(t, await launch(t), service.url, "general", {
     viewport: phone ? { width: 390, height: 844 } : { width: 1240, height: 880 },
