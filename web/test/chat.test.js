@@ -90,7 +90,7 @@ test("the page is a chat of two sessions", async (t) => {
 
   await t.test("a refusal is readable and final", async (t) => {
     const { a } = await chat(t, browser, service.url, "fine");
-    for (const [room, why] of [["..", /4502.*not a room name.*trailing \/\)/], ["@global", /4502.*the server's own/]]) {
+    for (const [room, why] of [["..", /4502.*not a room name.*\/ last\)/], ["@global", /4502.*the server's own/]]) {
       await a.join(room);
       await a.is("ended");
       assert.match(await a.root.locator(".note").last().textContent(), why);
