@@ -15,14 +15,15 @@ import (
 // grouped by who may touch it. Two own the socket and no lock is between them: the reader (the poller, or the portable
 // path's goroutine) reads, the session's shard writes and closes.
 type session struct {
-	// static once the reader has it
+	// static once the reader has it. What every write looks at comes first, and so lies together.
 	e         *Edge
+	pipe      *portable     // nil: the fast path
+	fd        int32         // the fast path's; the shard closes it
+	ping      atomic.Uint32 // pingNone, pingQueued or pingWritten; shared like the fields at the end
+	gen       uint32        // tells events of an earlier owner of the number
+	anonymous bool
 	h         *hub.Session
 	first     message.Room // what a frame without a room means; "": the URL named none
-	pipe      *portable    // nil: the fast path
-	fd        int32        // the fast path's; the shard closes it
-	gen       uint32       // tells events of an earlier owner of the number
-	anonymous bool
 
 	// the reader's
 	parser wire.Parser
@@ -48,7 +49,6 @@ type session struct {
 	seen    atomic.Uint32 // tick of the last sign of life
 	partAt  atomic.Uint32 // tick at which the message under way began; 0: none, or busy
 	shutAt  atomic.Uint32 // tick at which our side was shut down; 0: it was not
-	ping    atomic.Uint32 // pingNone, pingQueued or pingWritten
 	pingAt  atomic.Uint32 // tick at which it was written
 }
 
@@ -77,6 +77,9 @@ func (s *session) TryWrite(b []byte) (n int, err error) {
 	}
 	return n, err
 }
+
+// Touch implements hub.Writer.
+func (s *session) Touch() uint64 { return uint64(s.fd) }
 
 // Resume implements hub.Writer. The hub also calls it when joins stand: only after a handler's run does it mean something.
 func (s *session) Resume() {

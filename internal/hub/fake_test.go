@@ -172,6 +172,8 @@ func (w *socket) TryWrite(b []byte) (int, error) {
 	return n, nil
 }
 
+func (w *socket) Touch() uint64 { return 0 }
+
 func (w *socket) Resume() { w.mu.Lock(); w.resumed++; w.mu.Unlock() }
 
 func (w *socket) Shut() { w.mu.Lock(); w.shut = true; w.mu.Unlock() }

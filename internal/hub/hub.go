@@ -86,6 +86,8 @@ type Writer interface {
 	// TryWrite never blocks and keeps nothing of b. n < len(b) means full: the writer calls Session.Writable when there is
 	// room again. An error means that the socket is dead: the writer sees to it that Session.Gone is called.
 	TryWrite(b []byte) (n int, err error)
+	// Touch loads what TryWrite will look at, so that it is in the processor's cache, and returns something of it.
+	Touch() uint64
 	// Resume: joins stand, or a handler's replies are written: read on.
 	Resume()
 	// Shut is called once, behind the last byte or when that could not be written in time. The writer ends its direction,

@@ -12,13 +12,15 @@ import (
 // Session is one connection as the hub knows it. Its exported methods may be called from any goroutine; none but Join and
 // AwaitJoins waits. After the session's end they do nothing.
 type Session struct {
+	// What every delivery looks at lies together. Static but for mode, which is the shard's.
+	w    Writer
+	sh   *shard
+	mode uint8
+
 	ID   string
 	User string // of an anonymous session its ID
 
-	h  *Hub
-	sh *shard
-	w  Writer
-
+	h       *Hub
 	owed    atomic.Int32            // bytes of own frames posted and not written
 	over    atomic.Bool             // they passed the budget: the session is being cut
 	opening atomic.Pointer[joining] // nil: the joins of Open stand
@@ -31,13 +33,12 @@ type Session struct {
 	fallback  *room  // the anchor's heir: the user's room, or @global
 	rest      []byte // what is still to be written of a room's frame
 	own       []byte // stamped own frames not yet written
-	mode      uint8
-	reply     bool // tell the writer to read on when own frames are written
+	reply     bool   // tell the writer to read on when own frames are written
 	shut      bool
 	corked    bool  // more own frames follow at once: they go out in one write
 	resuming  int16 // rooms that hold others back until they stand
 	waits     int16 // rooms that wait: to be live, or for history
-	progress  int64 // Unix ms of the last byte taken, or of when it blocked
+	progress  int64 // Unix ms when it blocked, or took its last byte since
 	behindAt  int64 // since when some room has been behind; 0: none is
 	closingAt int64
 }
@@ -52,19 +53,19 @@ const (
 
 // member is a session in a room. The shard's, but for what is said otherwise.
 type member struct {
-	s    *Session
+	s   *Session
+	pos int64            // number of the next entry to be written
+	at  message.Position // stored position delivered: what a frame of the room's carries
+	lag uint8
+
+	sees bool    // presence entries
+	idx  int32   // in t.members
+	park int32   // in the table's parked list; -1: does not wait
+	res  *resume // until it stands at its join head
+
 	r    *room
 	t    *table  // nil until it is a member
 	next *member // in the session's list, guarded by its lock
-
-	pos int64            // number of the next entry to be written
-	at  message.Position // stored position delivered: what a frame of the room's carries
-	res *resume          // until it stands at its join head
-
-	idx  int32 // in t.members
-	park int32 // in the table's parked list; -1: does not wait
-	lag  uint8
-	sees bool // presence entries
 }
 
 const (
@@ -136,7 +137,6 @@ func (h *Hub) Open(o Open) (*Session, error) {
 	s := &Session{ID: o.ID, User: o.User, h: h, w: o.Writer, sh: h.shards[h.next.Add(1)%uint32(len(h.shards))]}
 	call := newJoining(len(o.Joins))
 	s.opening.Store(call)
-	s.progress = s.sh.clock.Load()
 	ms := s.ask(o.Joins, call, true)
 	for _, m := range ms {
 		if m.r.name == o.Anchor {

@@ -57,6 +57,7 @@ type shard struct {
 	watched map[*Session]struct{} // blocked, behind, waiting or closing
 	late    []lateMember          // counted as late, oldest first
 	n       tally
+	seen    uint64 // what lookAhead has loaded: nobody reads it, but without it nothing need be loaded
 }
 
 type lateMember struct {
@@ -263,20 +264,18 @@ func (sh *shard) write(s *Session, b []byte) int {
 	n, err := s.w.TryWrite(b)
 	sh.n.writes++
 	sh.n.bytes += uint64(n)
-	if n > 0 {
-		s.progress = sh.clock.Load()
+	if n == len(b) {
+		return n // the common case touches nothing else
 	}
 	if err != nil {
 		sh.die(s)
-	} else if n < len(b) {
-		if s.mode&modeBlocked == 0 {
-			s.mode |= modeBlocked
-			if n == 0 && s.behindAt == 0 {
-				s.progress = sh.clock.Load()
-			}
-		}
-		sh.watched[s] = struct{}{}
+		return n
 	}
+	s.mode |= modeBlocked
+	if n > 0 || s.behindAt == 0 { // it has taken something, or blocks just now
+		s.progress = sh.clock.Load()
+	}
+	sh.watched[s] = struct{}{}
 	return n
 }
 
