@@ -147,9 +147,9 @@ func (l *lent) WriteHeader(code int) {
 		l.ResponseWriter.WriteHeader(code)
 		return
 	}
-	var b bytes.Buffer
+	b := bytes.NewBuffer(make([]byte, 0, 192)) // what a handshake's answer takes
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
-	_ = l.header.Write(&b) // to memory
+	_ = l.header.Write(b) // to memory
 	b.WriteString("\r\n")
 	l.answer = b.Bytes()
 }

@@ -7,13 +7,16 @@ import (
 	"github.com/slack5/realtime/internal/message"
 )
 
+// subscribedBytes is room for the answer to the usual one room of a URL.
+const subscribedBytes = 320
+
 // open lets a session begin: the welcome is its first frame, then its joins.
 func (sh *shard) open(s *Session, preface, welcome []byte, ms []*member) {
 	s.mode |= modeHeld
 	s.resuming = int16(len(ms))
 	s.corked = true
 	s.owed.Add(int32(len(preface)))
-	s.own = preface
+	s.own = append(make([]byte, 0, len(preface)+len(welcome)+subscribedBytes), preface...)
 	if len(welcome) > 0 {
 		s.owed.Add(int32(len(welcome)))
 		sh.send(s, "", welcome)
