@@ -66,7 +66,7 @@ type lateMember struct {
 }
 
 const (
-	sliceMembers = 256 // served in one go; then others have a turn
+	sliceMembers = 64 // served in one go, half a millisecond; then others have a turn
 	tickEvery    = 250 * time.Millisecond
 )
 
