@@ -29,6 +29,7 @@ type feed struct {
 	reads   int
 	since   message.Position // what it vouches from; 0: from ever
 	between func()           // runs while a page is being read
+	leaving func()           // runs once, before a room is unsubscribed
 }
 
 type feedRoom struct {
@@ -75,6 +76,12 @@ func (f *feed) set(change func()) {
 
 func (f *feed) Unsubscribe(name message.Room) {
 	f.mu.Lock()
+	if leaving := f.leaving; leaving != nil {
+		f.leaving = nil
+		f.mu.Unlock()
+		leaving()
+		f.mu.Lock()
+	}
 	defer f.mu.Unlock()
 	f.room(name).subscribed = false
 }

@@ -66,6 +66,7 @@ func (sh *shard) again(old, m *member) {
 // lost. From then on the join stands; what it resumes comes after.
 func (sh *shard) admit(m *member) {
 	s, r := m.s, m.r
+	now := sh.h.feed.Now() // the feed is asked holding nothing
 	r.mu.Lock()
 	t := r.table(sh)
 	if !r.live {
@@ -84,20 +85,19 @@ func (sh *shard) admit(m *member) {
 	r.count.Add(1)
 	l := &r.log
 	m.res.join, m.pos = l.head, l.head
-	q := m.res.from.Position
-	if !m.res.asked {
+	asked := m.res.asked
+	unknown := asked && m.res.from.Position > max(l.pos, now.After(ahead))
+	if !asked || unknown {
 		m.at = l.pos
+		m.res.from.Position = l.pos
 	}
-	far := m.res.asked && q > l.pos
 	r.mu.Unlock()
 	sh.stood(m)
-	switch {
-	case !m.res.asked:
+	switch { // what is sent may find the socket dead, and then m is a member no more: nothing of it is looked at afterwards
+	case !asked:
 		sh.stand(m)
-	case far && q.Time().After(sh.h.feed.Now().Time().Add(ahead)):
-		sh.skipGap(m, message.GapUnknownPosition, m.pos)
-		m.res.from.Position, m.at = r.base(), r.base()
-		sh.stand(m)
+	case unknown:
+		sh.skipGap(m, message.GapUnknownPosition, m.pos) // it stands at its head: flush says so
 	default:
 		sh.await(m)
 	}

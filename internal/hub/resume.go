@@ -11,15 +11,9 @@ const (
 	// inexact is what a position loses when it stands for another room: the write timeout, and detection and healing of an
 	// outage.
 	inexact = 30 * time.Second
-	// ahead is how far before the broker's clock a position may lie: beyond, it was not made here.
+	// ahead is how far beyond the broker's clock a position may lie: further on, it was not made here.
 	ahead = 10 * time.Second
 )
-
-func (r *room) base() message.Position {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.log.pos
-}
 
 // await finds the place of a member that comes with a position: in the log, or else it waits for a filler, or is moved over
 // what cannot be had.

@@ -1,0 +1,56 @@
+package hub
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/slack5/realtime/internal/message"
+)
+
+// A position from the future was not made here: the session is told, and gets what comes.
+func TestAPositionFarAheadIsUnknown(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		inBubble(t, Config{}, func(r *rig) {
+			r.publish("x", "0")
+			r.set(func() { r.hold = late })
+			future := message.ID{Position: r.Now().After(time.Hour), Low: r.minter.Low(message.Room("x").Tag(), false)}
+			p := r.open(0, map[message.Room]string{"x": future.String()}, "x")
+			r.live("x")
+			synctest.Wait()
+			r.publish("x", "1")
+			if got := chats(p.drain(), "x"); !slices.Equal(got, []string{"1"}) {
+				t.Errorf("late %v: got %v", late, got)
+			}
+			if got := events(p.all); !slices.Equal(got, []string{"welcome", "gap", "subscribed"}) {
+				t.Errorf("late %v: events %v", late, got)
+			}
+		})
+	}
+}
+
+// The socket may die while a frame about a join is written, at any of them.
+func TestASocketThatDiesDuringAJoinEndsItsSessionOnly(t *testing.T) {
+	inBubble(t, Config{}, func(r *rig) {
+		first := r.publish("x", "0")
+		r.set(func() { r.hold = true })
+		ids := []string{"", first.String(), message.ID{Position: 1, Low: 1 << 63}.String(), message.ID{Position: r.Now().After(time.Hour), Low: 1 << 63}.String()}
+		for _, id := range ids {
+			p := r.open(0, map[message.Room]string{"x": id}, "x")
+			p.w.mu.Lock()
+			p.w.broken = true
+			p.w.mu.Unlock()
+		}
+		r.live("x")
+		synctest.Wait()
+		q := r.open(0, nil, "x")
+		r.publish("x", "1")
+		if got := chats(q.drain(), "x"); !slices.Equal(got, []string{"1"}) {
+			t.Errorf("another session got %v", got)
+		}
+		if users, _ := r.h.Count("x"); users != 1 {
+			t.Errorf("%d sessions in the room, want the one that lives", users)
+		}
+	})
+}
