@@ -1,13 +1,33 @@
 package hub
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/slack5/realtime/internal/message"
 )
+
+// A history that could not be read is a gap for who waited then. Who comes later has it read again.
+func TestHistoryThatFailedOnceIsReadAgain(t *testing.T) {
+	inBubble(t, Config{}, func(r *rig) {
+		first := r.publish("x", "0")
+		r.publish("x", "1")
+		r.set(func() { r.broken = errors.New("away") })
+		r.open(0, map[message.Room]string{"x": first.String()}, "x").drain()
+		r.set(func() { r.broken = nil })
+		p := r.open(0, map[message.Room]string{"x": first.String()}, "x")
+		if got := chats(p.drain(), "x"); !slices.Equal(got, []string{"1"}) {
+			t.Errorf("got %v, want what history has", got)
+		}
+		if s := string(subscribed(p.all)); !strings.Contains(s, `"recovered":true`) {
+			t.Errorf("subscribed %s", s)
+		}
+	})
+}
 
 // A position from the future was not made here: the session is told, and gets what comes.
 func TestAPositionFarAheadIsUnknown(t *testing.T) {

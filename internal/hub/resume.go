@@ -16,7 +16,7 @@ const (
 )
 
 // await finds the place of a member that comes with a position: in the log, or else it waits for a filler, or is moved over
-// what cannot be had.
+// what cannot be had. That history was not to be read is final only for who has waited for it.
 func (sh *shard) await(m *member) {
 	r := m.r
 	r.mu.Lock()
@@ -26,7 +26,7 @@ func (sh *shard) await(m *member) {
 	if m.res != nil {
 		limit = sh.h.cfg.ResumeLimit
 	}
-	switch n, why, found := l.locate(q, m.given(), m.until(), limit); {
+	switch n, why, found := l.locate(q, m.given(), m.until(), limit, m.park >= 0); {
 	case found && why == "":
 		sh.dropped(m, n)
 		m.pos = n
@@ -39,6 +39,7 @@ func (sh *shard) await(m *member) {
 		r.mu.Unlock()
 		sh.skipGap(m, why, n)
 	default:
+		l.bottom, l.limited = false, false // a new attempt
 		sh.park(m, m.t)
 		r.demand.add(q, m.until(), m.res == nil)
 		r.mu.Unlock()
@@ -86,10 +87,12 @@ func (sh *shard) placed(m *member, l *log, n int64) {
 
 // locate finds where one who has received everything up to q goes on. found with a reason: the entries before n cannot be
 // had. Not found: history has to be read. limit bounds what lies between place and until; 0: no bound.
-func (l *log) locate(q, given message.Position, until int64, limit int) (n int64, why message.GapReason, found bool) {
+// waited: the answer of the last attempt to read history is his.
+func (l *log) locate(q, given message.Position, until int64, limit int, waited bool) (n int64, why message.GapReason, found bool) {
+	known := l.bottom && (waited || !l.limited)
 	if q >= l.base {
 		n = l.place(q)
-	} else if n = l.front; l.bottom {
+	} else if n = l.front; known {
 		why = l.missing(q, given)
 	}
 	if limit > 0 && until > n {
@@ -97,7 +100,7 @@ func (l *log) locate(q, given message.Position, until int64, limit int) (n int64
 			return tail, message.GapLimit, true
 		}
 	}
-	if q < l.base && !l.bottom {
+	if q < l.base && !known {
 		return 0, "", false
 	}
 	return n, why, true
