@@ -228,7 +228,10 @@ func (sh *shard) nextDue(s *Session) (due *member, limit message.Position) {
 	const never = message.Position(math.MaxUint64)
 	first, limit, resuming := never, never, s.resuming
 	for m := s.first; m != nil; m = m.next {
-		if s.resuming > 0 && (m.res == nil || !m.res.holds) {
+		switch {
+		case s.resuming > 0 && (m.res == nil || !m.res.holds):
+			continue
+		case m.t == nil && !m.res.holds: // joins from now on: nothing of it can be missed, whatever the others bring
 			continue
 		}
 		p, some := sh.nextOf(m)

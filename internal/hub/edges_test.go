@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -25,6 +26,26 @@ func TestHistoryThatFailedOnceIsReadAgain(t *testing.T) {
 		}
 		if s := string(subscribed(p.all)); !strings.Contains(s, `"recovered":true`) {
 			t.Errorf("subscribed %s", s)
+		}
+	})
+}
+
+// A room that is subscribed to from now on, and becomes live late, is no reason to keep back the others.
+func TestALateRoomWithoutAPositionHoldsNobodyUp(t *testing.T) {
+	inBubble(t, Config{}, func(r *rig) {
+		p := r.open(0, nil, "x")
+		r.set(func() { r.hold = true })
+		go func() { _ = p.w.s.Join(r.ctx, []Join{{Room: "late", Frame: &frame.Subscribed{Room: "late"}}}) }()
+		synctest.Wait()
+		r.publish("x", "0")
+		if got := chats(p.drain(), "x"); !slices.Equal(got, []string{"0"}) {
+			t.Errorf("got %v while another room is awaited", got)
+		}
+		r.live("late")
+		synctest.Wait()
+		r.publish("late", "1")
+		if got := chats(p.drain(), "late"); !slices.Equal(got, []string{"1"}) {
+			t.Errorf("the late room brought %v", got)
 		}
 	})
 }
