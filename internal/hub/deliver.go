@@ -231,7 +231,7 @@ func (sh *shard) nextDue(s *Session) (due *member, limit message.Position) {
 		switch {
 		case s.resuming > 0 && (m.res == nil || !m.res.holds):
 			continue
-		case m.t == nil && !m.res.holds: // joins from now on: nothing of it can be missed, whatever the others bring
+		case m.t == nil && (m.res == nil || !m.res.holds): // joins from now on: nothing of it can be missed, whatever the others bring
 			continue
 		}
 		p, some := sh.nextOf(m)

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +93,40 @@ func TestASocketThatDiesDuringAJoinEndsItsSessionOnly(t *testing.T) {
 		}
 		if users, _ := r.h.Count("x"); users != 1 {
 			t.Errorf("%d sessions in the room, want the one that lives", users)
+		}
+	})
+}
+
+// A member that was connected may be told a gap, and just then its socket may die: the session's other rooms are looked at
+// no more.
+func TestASocketThatDiesOnAGapEndsItsSessionOnly(t *testing.T) {
+	inBubble(t, Config{RoomBytes: 2 << 10, WriteTimeout: time.Hour, BehindTimeout: time.Hour}, func(r *rig) {
+		p := r.open(400, nil, "x", "y", "z")
+		p.w.mu.Lock()
+		p.w.breakOn = `"event":"gap"`
+		p.w.mu.Unlock()
+		for i := range 500 { // they fall off the log while the session is blocked, and history has lost them
+			r.publish("x", fmt.Sprint(i))
+			r.publish("y", fmt.Sprint(i))
+			synctest.Wait()
+		}
+		r.set(func() {
+			for _, name := range []message.Room{"x", "y"} {
+				r.rooms[name].entries = r.rooms[name].entries[490:]
+			}
+		})
+		p.take(1 << 20)
+		synctest.Wait()
+		p.take(1 << 20)
+		synctest.Wait()
+		if p.w.mu.Lock(); !p.w.broken {
+			t.Error("no gap was written: the test does not test it")
+		}
+		p.w.mu.Unlock()
+		q := r.open(0, nil, "x")
+		r.publish("x", `"after"`)
+		if got := chats(q.drain(), "x"); !slices.Equal(got, []string{`"after"`}) {
+			t.Errorf("another session got %v", got)
 		}
 	})
 }

@@ -159,6 +159,7 @@ type socket struct {
 	full     bool
 	buf      []byte // not read yet
 	broken   bool
+	breakOn  string // the first write with these bytes finds the socket dead
 	shut     bool
 	resumed  int
 	released int
@@ -167,7 +168,8 @@ type socket struct {
 func (w *socket) TryWrite(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.broken {
+	if w.broken || w.breakOn != "" && strings.Contains(string(b), w.breakOn) {
+		w.broken = true
 		return 0, errors.New("broken")
 	}
 	n := len(b)
