@@ -177,12 +177,12 @@ func (h *Hub) endEmpty(now time.Time) {
 		idle := r.refs == 0 && r.state == roomSubscribed && r.emptied.Equal(e.end)
 		if idle {
 			r.state = roomLeaving
+			r.reset() // at once: who joined the log as it is would miss what is not fed from here on
 		}
 		st.mu.Unlock()
 		if !idle { // it has members again, or emptied once more since
 			continue
 		}
-		r.reset()
 		h.feed.Unsubscribe(r.name)
 		st.mu.Lock()
 		wanted := r.refs > 0

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/message"
 )
@@ -127,6 +129,43 @@ func TestASocketThatDiesOnAGapEndsItsSessionOnly(t *testing.T) {
 		r.publish("x", `"after"`)
 		if got := chats(q.drain(), "x"); !slices.Equal(got, []string{`"after"`}) {
 			t.Errorf("another session got %v", got)
+		}
+	})
+}
+
+// Who joins while the node is leaving the room waits until it is asked for again, and misses nothing of what he resumes.
+func TestAJoinWhileTheRoomIsLeftMissesNothing(t *testing.T) {
+	inBubble(t, Config{}, func(r *rig) {
+		p := r.open(0, nil, "x")
+		first := r.publish("x", "0")
+		p.w.s.Gone()
+		joined := make(chan *peer, 1)
+		r.set(func() {
+			r.leaving = func() {
+				w := &socket{}
+				s, err := r.h.Open(Open{ID: "s", User: "s", Writer: w, Anchor: "x", Fallback: message.Global, Joins: []Join{
+					{Room: "x", From: first, Resume: true, Frame: &frame.Subscribed{Room: "x"}}, {Room: message.Global},
+				}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				w.s = s
+				joined <- &peer{t: t, w: w}
+				time.Sleep(time.Second) // the shard has had its turn
+				for i := 1; i <= 3; i++ {
+					r.publish("x", fmt.Sprint(i))
+				}
+			}
+		})
+		time.Sleep(60 * time.Second)
+		if len(joined) == 0 {
+			t.Fatal("the room was not left: the test does not test it")
+		}
+		q := <-joined
+		r.publish("x", "4")
+		if diff := cmp.Diff([]string{"1", "2", "3", "4"}, chats(q.drain(), "x")); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

@@ -28,7 +28,7 @@ type room struct {
 	refs    int       // joins asked for and members
 	emptied time.Time // when the linger ends that began last
 
-	mu     sync.Mutex // taken before a shard's queue lock; nothing else is taken under it
+	mu     sync.Mutex // taken after its stripe's lock and before a shard's queue lock; nothing else is taken under it
 	log    log
 	asked  message.Position // the broker's time before it was asked for the room
 	live   bool
