@@ -33,7 +33,7 @@ func (sh *shard) begin(t *table) {
 // cursor has written for himself.
 func (sh *shard) step(t *table) {
 	sn := t.trav
-	if sn.head > sn.front || sn.mixed { // else there is nothing
+	if sn.head > sn.front { // else there is nothing
 		for n := sliceMembers; n > 0; n-- {
 			t.cursor = min(t.cursor, len(t.members))
 			if n%aheadMembers == 0 {
@@ -96,7 +96,6 @@ func (sh *shard) finish(t *table) {
 // hand writes a member the frames from its place to entry end, which it owes nothing of to anyone's order: no allocation, no
 // lock. A short write leaves the rest of a half-written frame with the session.
 func (sh *shard) hand(m *member, sn *snap, end int64) {
-	s := m.s
 	for m.pos < end {
 		b, to := sn.run(m.pos)
 		if to > end {
@@ -108,9 +107,6 @@ func (sh *shard) hand(m *member, sn *snap, end int64) {
 	}
 	if m.pos < sn.head {
 		sh.settle(m, sn)
-		if s.mode&modeBlocked != 0 {
-			sh.watched[s] = struct{}{}
-		}
 	}
 }
 

@@ -14,11 +14,10 @@ const (
 // chunk holds whole frames. Its array is never replaced and a byte once written never changes, so those who took a
 // snapshot read it without a lock.
 type chunk struct {
-	b     []byte // all of the array
-	base  int64  // byte offset of b[0] in the log
-	used  int    // bytes filled; final once a newer chunk exists. Guarded by the room's lock
-	first int64  // number of its first entry
-	end   int64  // behind its last entry; final like used
+	b    []byte // all of the array
+	base int64  // byte offset of b[0] in the log
+	used int    // bytes filled; final once a newer chunk exists. Guarded by the room's lock
+	end  int64  // number behind its last entry; final like used
 }
 
 // log is a room's frames, oldest first, numbered on this node by its own signed count. It grows at both ends: Append adds
@@ -47,7 +46,7 @@ type log struct {
 // stretch is a time in which the broker was away: entries [from, to). Open while to is 0.
 type stretch struct{ from, to int64 }
 
-// add appends a frame as the next entry and returns its number and what it added to the log's size.
+// add appends a frame as the next entry and returns its number.
 func (l *log) add(f []byte, e rec) (n int64) {
 	c := l.room(len(f))
 	n = l.head
@@ -70,7 +69,7 @@ func (l *log) room(n int) *chunk {
 		}
 		size, base = 2*len(last.b), last.base+int64(last.used)
 	}
-	c := &chunk{b: make([]byte, max(n, min(max(size, 4*n), maxChunk))), base: base, first: l.head, end: l.head}
+	c := &chunk{b: make([]byte, max(n, min(max(size, 4*n), maxChunk))), base: base, end: l.head}
 	l.chunks = append(l.chunks, c)
 	l.bytes += int64(len(c.b))
 	return c
@@ -84,7 +83,7 @@ func (l *log) splice(b []byte, es []rec, base, link message.Position) {
 		if len(l.chunks) > 0 {
 			at = l.chunks[0].base
 		}
-		c := &chunk{b: b, base: at - int64(len(b)), used: len(b), first: l.front - int64(len(es)), end: l.front}
+		c := &chunk{b: b, base: at - int64(len(b)), used: len(b), end: l.front}
 		l.first--
 		l.chunks = append([]*chunk{c}, l.chunks...)
 		l.bytes += int64(cap(b))

@@ -91,7 +91,7 @@ func (c *counters) replay(why message.GapReason) {
 type Stats struct {
 	Sessions, Rooms, Blocked int // rooms: those that sessions name, with members here
 	LogBytes                 int64
-	Appended                 uint64 // entries of rooms with members here
+	Appended                 uint64 // entries of rooms this node has
 	Delivered                uint64 // room entries written to members
 	Replayed                 uint64 // room entries written to members that resumed
 	Skipped                  uint64 // entries not meant for a member
