@@ -94,9 +94,9 @@ func (s *session) Resume() {
 }
 
 // Shut implements hub.Writer. From here on the wheel gives the peer its time to end the connection.
-func (s *session) Shut() {
+func (s *session) Shut(code int) {
 	if !s.closing.Swap(true) {
-		s.e.metrics.closed(CloseSlow) // it was not the edge that asked: the hub has cut a slow session
+		s.e.metrics.closed(CloseCode(code)) // it was not the edge that asked
 	}
 	s.shutAt.Store(uint32(s.e.wheel.now()))
 	s.e.wheel.hasten(s, s.e.wheel.now()+s.e.wheel.close)

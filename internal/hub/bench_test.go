@@ -17,7 +17,7 @@ type sink struct{ bytes *atomic.Int64 }
 func (w sink) TryWrite(b []byte) (int, error) { w.bytes.Add(int64(len(b))); return len(b), nil }
 func (sink) Touch() uint64                    { return 0 }
 func (sink) Resume()                          {}
-func (sink) Shut()                            {}
+func (sink) Shut(int)                         {}
 func (sink) Release()                         {}
 
 // nowhere is a feed without history.

@@ -161,6 +161,7 @@ type socket struct {
 	broken   bool
 	breakOn  string // the first write with these bytes finds the socket dead
 	shut     bool
+	code     int // that Shut named
 	resumed  int
 	released int
 }
@@ -185,7 +186,7 @@ func (w *socket) Touch() uint64 { return 0 }
 
 func (w *socket) Resume() { w.mu.Lock(); w.resumed++; w.mu.Unlock() }
 
-func (w *socket) Shut() { w.mu.Lock(); w.shut = true; w.mu.Unlock() }
+func (w *socket) Shut(code int) { w.mu.Lock(); w.shut, w.code = true, code; w.mu.Unlock() }
 
 func (w *socket) Release() { w.mu.Lock(); w.released++; w.mu.Unlock() }
 

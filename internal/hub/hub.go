@@ -91,8 +91,9 @@ type Writer interface {
 	// Resume: joins stand, or a handler's replies are written: read on.
 	Resume()
 	// Shut is called once, behind the last byte or when that could not be written in time. The writer ends its direction,
-	// waits a bounded time for the peer's end and then has Session.Gone called.
-	Shut()
+	// waits a bounded time for the peer's end and then has Session.Gone called. code is the close code of a session that
+	// the hub has closed by itself (4000, 1013); 0: Session.Close was called.
+	Shut(code int)
 	// Release answers Session.Gone: the last call. After it the descriptor's number is free.
 	Release()
 }

@@ -490,6 +490,10 @@ func TestRoomThatIsNotLiveInTimeClosesTheSession(t *testing.T) {
 		if last := gs[len(gs)-1]; last.Code != 1013 {
 			t.Errorf("last frame %+v, want close 1013", last)
 		}
+		if p.w.mu.Lock(); p.w.code != 1013 {
+			t.Errorf("Shut(%d), want the code the hub chose", p.w.code)
+		}
+		p.w.mu.Unlock()
 		if err := p.w.s.AwaitJoins(r.ctx); err != nil && !errors.Is(err, ErrClosed) {
 			t.Error(err)
 		}

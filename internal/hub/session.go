@@ -35,6 +35,7 @@ type Session struct {
 	own       []byte // stamped own frames not yet written
 	reply     bool   // tell the writer to read on when own frames are written
 	shut      bool
+	code      int   // with which the hub itself closed it; 0: it did not
 	corked    bool  // more own frames follow at once: they go out in one write
 	resuming  int16 // rooms that hold others back until they stand
 	waits     int16 // rooms that wait: to be live, or for history
@@ -226,7 +227,7 @@ func (s *Session) Leave(room message.Room, f []byte) {
 func (s *Session) Send(room message.Room, f []byte) {
 	if int(s.owed.Add(int32(len(f)))) > s.h.cfg.OwnFrameBytes {
 		if !s.over.Swap(true) {
-			s.sh.post(event{kind: evClose, s: s, b: frame.AppendClose(nil, closeSlow, "slow consumer: own frames not read")})
+			s.sh.post(event{kind: evOver, s: s})
 		}
 		return
 	}

@@ -23,6 +23,7 @@ const (
 	evOwn
 	evDone
 	evClose
+	evOver // too many own frames are not written
 	evWritable
 	evGone
 )
@@ -183,6 +184,8 @@ func (sh *shard) do(e *event) {
 		sh.drain(s)
 	case evClose:
 		sh.close(s, e.b)
+	case evOver:
+		sh.cut(s, closeSlow, "slow consumer: own frames not read")
 	case evWritable:
 		if s.mode&modeBlocked != 0 {
 			s.mode &^= modeBlocked
@@ -305,7 +308,7 @@ func (sh *shard) shut(s *Session) {
 	if !s.shut {
 		s.shut = true
 		delete(sh.watched, s)
-		s.w.Shut()
+		s.w.Shut(s.code)
 	}
 }
 

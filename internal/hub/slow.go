@@ -48,13 +48,21 @@ func (sh *shard) look(s *Session, now int64) {
 			sh.shut(s)
 		}
 	case s.mode&modeBlocked != 0 && past(s.progress, c.WriteTimeout):
-		sh.close(s, frame.AppendClose(nil, closeSlow, "slow consumer: nothing read in time"))
+		sh.cut(s, closeSlow, "slow consumer: nothing read in time")
 	case s.behindAt != 0 && past(s.behindAt, c.BehindTimeout):
-		sh.close(s, frame.AppendClose(nil, closeSlow, "slow consumer: behind for too long"))
+		sh.cut(s, closeSlow, "slow consumer: behind for too long")
 	case s.waits > 0 && sh.joinLate(s, now):
-		sh.close(s, frame.AppendClose(nil, closeTryLater, "room not available, try again later"))
+		sh.cut(s, closeTryLater, "room not available, try again later")
 	case s.mode == 0 && s.behindAt == 0 && s.waits == 0:
 		delete(sh.watched, s)
+	}
+}
+
+// cut closes a session for the hub's own reason.
+func (sh *shard) cut(s *Session, code int, reason string) {
+	if s.mode&(modeClosing|modeDead) == 0 {
+		s.code = code
+		sh.close(s, frame.AppendClose(nil, code, reason))
 	}
 }
 
