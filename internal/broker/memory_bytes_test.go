@@ -195,20 +195,3 @@ func heap() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
-
-func TestPublishAllocatesTheCopyOfTheMessageAlone(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates by itself")
-	}
-	b, _ := run(t, MemoryConfig{})
-	b.Subscribe("general")
-	ctx := t.Context()
-	for name, m := range map[string]*message.Message{"stored": say("general", `"x"`), "ephemeral": {Room: "general", Ephemeral: true}} {
-		for range 20_000 { // the ring has its size
-			publish(t, b, m)
-		}
-		if got := testing.AllocsPerRun(5000, func() { _, _ = b.Publish(ctx, Publication{Message: m}) }); got > 1 {
-			t.Errorf("%s: %v allocations, want 1", name, got)
-		}
-	}
-}

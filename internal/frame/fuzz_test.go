@@ -173,7 +173,7 @@ func FuzzRender(f *testing.F) {
 	f.Add("a", "b", "", []byte(" \t1\n"), int64(0), uint64(5), uint64(9), "\x7f\u2029")
 	f.Fuzz(func(t *testing.T, typ, room, from string, data []byte, ts int64, position, low uint64, ref string) {
 		if len(data) > 0 && message.CheckJSON(data) != nil {
-			t.Skip()
+			return // no message has such data
 		}
 		// Any position and identity an id can hold.
 		id := message.ID{Position: message.Position(position &^ (0xF << 60)), Low: message.Low(low&^(1<<62) | 1<<63)}

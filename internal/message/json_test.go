@@ -193,16 +193,6 @@ func TestACheckKnowsNothingOfTheOneBefore(t *testing.T) {
 	wg.Wait()
 }
 
-func TestCheckingDataAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("sync.Pool drops what it likes under the race detector")
-	}
-	data := []byte(`{"text":"Hello","at":{"x":1,"y":[1,2,3]}}`)
-	if n := testing.AllocsPerRun(1000, func() { _ = CheckJSON(data) }); n != 0 {
-		t.Errorf("%v allocations per check, want 0", n)
-	}
-}
-
 func BenchmarkCheckJSON(b *testing.B) {
 	for _, c := range []struct{ name, data string }{
 		{"small", `{"text":"Hello","at":{"x":1,"y":[1,2,3]}}`},
