@@ -14,16 +14,16 @@ import (
 )
 
 func TestReadinessTellsWhyNotAndHowMuchIsLeft(t *testing.T) {
-	r := build(t, options())
-	rec := httptest.NewRecorder()
-	r.opsHandler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/readyz", nil))
-	if want := `{"status":"unready","reasons":["starting"],"headroom":{"sessions":100,"log_bytes":67108864}}`; rec.Code != http.StatusServiceUnavailable || strings.TrimSpace(rec.Body.String()) != want {
-		t.Errorf("before Run: %d %s, want 503 %s", rec.Code, rec.Body, want)
+	before := func(s *Server) {
+		rec := httptest.NewRecorder()
+		s.opsHandler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+		if want := `{"status":"unready","reasons":["starting"],"headroom":{"sessions":100,"log_bytes":67108864}}`; rec.Code != http.StatusServiceUnavailable || strings.TrimSpace(rec.Body.String()) != want {
+			t.Errorf("before Run: %d %s, want 503 %s", rec.Code, rec.Body, want)
+		}
 	}
-	r.start()
-	conn := r.dial("/ws/general")
-	r.find(conn, `"subscribed"`)
-	code, body := r.ops("/readyz")
+	r := startWith(t, before, "--max-sessions=100", "--log-bytes=64MiB")
+	r.join("general")
+	code, _, body := fetch(t, r.http+"/readyz")
 	var got struct {
 		Status   string
 		Reasons  []string
@@ -38,35 +38,31 @@ func TestReadinessTellsWhyNotAndHowMuchIsLeft(t *testing.T) {
 }
 
 func TestBeingFullIsNotUnready(t *testing.T) {
-	cfg := options()
-	cfg.MaxSessions = 1
-	r := serve(t, cfg)
-	r.find(r.dial("/ws/general"), `"subscribed"`)
-	if code, body := r.ops("/readyz"); code != http.StatusOK || !strings.Contains(body, `"sessions":0`) {
+	r := StartServer(t, "--max-sessions=1")
+	r.join("general")
+	if code, _, body := fetch(t, r.http+"/readyz"); code != http.StatusOK || !strings.Contains(body, `"sessions":0`) {
 		t.Errorf("full: %d %s", code, body)
 	}
 }
 
 func TestOperationsAreOnTheirOwnListenerAndProfilesOptIn(t *testing.T) {
-	r := serve(t, options())
+	r := StartServer(t)
 	edge, _, _ := r.Addrs()
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/debug/pprof/": 404, "/debug/pprof/heap": 404, "/": 404, "/ws/a": 404} {
-		if code, _ := r.ops(path); code != want {
+		if code, _, _ := fetch(t, r.http+path); code != want {
 			t.Errorf("ops %s = %d, want %d", path, code, want)
 		}
 	}
 	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/pprof/"} {
-		if code, _ := r.get(edge, path); code != http.StatusNotFound {
+		if code, _, _ := fetch(t, "http://"+edge+path); code != http.StatusNotFound {
 			t.Errorf("edge %s = %d, want 404", path, code)
 		}
 	}
-	if _, body := r.ops("/healthz"); strings.TrimSpace(body) != `{"status":"ok"}` {
+	if _, _, body := fetch(t, r.http+"/healthz"); strings.TrimSpace(body) != `{"status":"ok"}` {
 		t.Errorf("healthz tells more than it must: %s", body)
 	}
-	cfg := options()
-	cfg.Pprof = true
-	r = serve(t, cfg)
-	if code, body := r.ops("/debug/pprof/goroutine?debug=1"); code != http.StatusOK || !strings.Contains(body, "goroutine profile") {
+	r = StartServer(t, "--pprof")
+	if code, _, body := fetch(t, r.http+"/debug/pprof/goroutine?debug=1"); code != http.StatusOK || !strings.Contains(body, "goroutine profile") {
 		t.Errorf("with --pprof: %d %.80s", code, body)
 	}
 }
@@ -92,7 +88,7 @@ func raw(t *testing.T, addr, text string) *http.Response {
 }
 
 func TestPathsAreNeverCleanedOrRedirected(t *testing.T) {
-	r := serve(t, options())
+	r := StartServer(t)
 	got := make(map[string]int)
 	for _, path := range []string{"/ws/a//b", "/ws/a/../b", "/ws/../metrics", "//", "/index.html", "/wsx"} {
 		res := raw(t, r.edgeL.Addr().String(), "GET "+path+" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
@@ -106,7 +102,7 @@ func TestPathsAreNeverCleanedOrRedirected(t *testing.T) {
 }
 
 func TestAHeaderAboveTheBoundIsRefusedOnEveryHTTPListener(t *testing.T) {
-	r := serve(t, options())
+	r := StartServer(t)
 	for _, addr := range []string{r.edgeL.Addr().String(), r.opsL.Addr().String()} {
 		// net/http allows 4 KiB more than it is told.
 		for size, want := range map[int]int{15 << 10: http.StatusNotFound, 21 << 10: http.StatusRequestHeaderFieldsTooLarge} {
@@ -118,12 +114,12 @@ func TestAHeaderAboveTheBoundIsRefusedOnEveryHTTPListener(t *testing.T) {
 }
 
 func TestAHandshakeThatDoesNotComeIsCut(t *testing.T) {
-	r := build(t, options())
-	r.edge.ReadHeaderTimeout = r.edge.ReadHeaderTimeout / 100 // the real bound, made quick
-	if r.edge.ReadHeaderTimeout != 100*time.Millisecond || r.Server.ops.ReadHeaderTimeout != headerTimeout || r.edge.IdleTimeout == 0 || r.Server.ops.IdleTimeout == 0 {
-		t.Errorf("timeouts: edge %v, %v, ops %v, %v", r.edge.ReadHeaderTimeout, r.edge.IdleTimeout, r.Server.ops.ReadHeaderTimeout, r.Server.ops.IdleTimeout)
-	}
-	r.start()
+	r := startWith(t, func(s *Server) {
+		s.edge.ReadHeaderTimeout /= 100 // the real bound, made quick
+		if s.edge.ReadHeaderTimeout != 100*time.Millisecond || s.ops.ReadHeaderTimeout != headerTimeout || s.edge.IdleTimeout == 0 || s.ops.IdleTimeout == 0 {
+			t.Errorf("timeouts: edge %v, %v, ops %v, %v", s.edge.ReadHeaderTimeout, s.edge.IdleTimeout, s.ops.ReadHeaderTimeout, s.ops.IdleTimeout)
+		}
+	})
 	for _, text := range []string{"", "GET /ws/a HTTP/1.1\r\nHost: x\r\n"} {
 		conn, err := net.Dial("tcp", r.edgeL.Addr().String())
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/coder/websocket"
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -21,6 +22,11 @@ import (
 	"github.com/slack5/realtime/internal/config"
 	"github.com/slack5/realtime/internal/telemetry"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is for what takes milliseconds.
+const patience = 10 * time.Second
 
 // journal is what a server logs or prints.
 type journal struct {
@@ -55,7 +61,7 @@ func (l *journal) find(level, text string) (found []string) {
 	return found
 }
 
-// options are those of the command line, with ports that are free.
+// flags are the options of the command line, with ports that are free.
 func flags(t testing.TB, args ...string) *config.Serve {
 	t.Helper()
 	var c config.Serve
@@ -125,7 +131,7 @@ func (r *Running) wait(begin time.Time) (time.Duration, error) {
 	return time.Since(begin), r.err
 }
 
-// until polls a condition.
+// eventually polls a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	end := time.Now().Add(10 * time.Second)
@@ -139,7 +145,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// frame is what a session reads.
+// told is a frame that a session reads.
 type told struct {
 	ID, Type, Room, From string
 	Data                 json.RawMessage
