@@ -44,7 +44,8 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id Identity) {
 	} else {
 		s.pipe.start(held)
 	}
-	if late {
+	if late { // it came while the drain listed the sessions: its turn is now
+		s.announce(0)
 		s.close(CloseDrain, "")
 	}
 }

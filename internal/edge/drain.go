@@ -19,7 +19,7 @@ func (e *Edge) Drain(ctx context.Context, window time.Duration) {
 	start := time.Now()
 	turn := func(i int) time.Duration { return window * time.Duration(i) / time.Duration(len(list)) }
 	for i, s := range list {
-		s.h.Send("", frame.Reconnect{InMS: turn(i).Milliseconds()}.Append(nil, nowMS()))
+		s.announce(turn(i))
 	}
 	wait := time.NewTimer(0)
 	defer wait.Stop()
@@ -39,6 +39,11 @@ func (e *Edge) Drain(ctx context.Context, window time.Duration) {
 	if !e.awaitNone(ctx) {
 		e.cutAll()
 	}
+}
+
+// announce tells a session that it is closed in so much time.
+func (s *session) announce(in time.Duration) {
+	s.h.Send("", frame.Reconnect{InMS: in.Milliseconds()}.Append(nil, nowMS()))
 }
 
 // cutAll ends the sessions that are left without a word.

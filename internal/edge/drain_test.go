@@ -37,6 +37,9 @@ func TestADrainTellsEachSessionItsTurnAndSpreadsTheCloses(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		if t.Failed() {
+			return
+		}
 		slices.Sort(ends)
 		if spread := ends[n-1] - ends[0]; spread < window*3/4 {
 			t.Errorf("all closed within %v of a window of %v", spread, window)
