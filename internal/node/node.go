@@ -91,6 +91,12 @@ func (n *Node) Name() string { return n.name }
 // Publisher is the way in.
 func (n *Node) Publisher() *publish.Publisher { return n.publish }
 
+// Broker is the bus.
+func (n *Node) Broker() broker.Broker { return n.broker }
+
+// Hub delivers.
+func (n *Node) Hub() *hub.Hub { return n.hub }
+
 // Handler serves WebSockets: 503 before Run and while draining.
 func (n *Node) Handler() http.Handler { return n.edge }
 

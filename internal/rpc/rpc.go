@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/stats"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
+	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/publish"
 )
 
@@ -59,9 +61,16 @@ var services = []string{
 	realtimev1.ControlService_ServiceDesc.ServiceName,
 }
 
-// New makes a Server over p. It serves nothing yet, but has goroutines that wait for calls: Shutdown ends them. Streams live on
+// Parts are what of a node the services work with.
+type Parts struct {
+	Publisher *publish.Publisher
+	Broker    broker.Broker
+	Hub       *hub.Hub
+}
+
+// New makes a Server over a node's parts. It serves nothing yet, but has goroutines that wait for calls: Shutdown ends them. Streams live on
 // base until then.
-func New(base context.Context, cfg Config, p *publish.Publisher, logger *slog.Logger) *Server {
+func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
@@ -81,7 +90,7 @@ func New(base context.Context, cfg Config, p *publish.Publisher, logger *slog.Lo
 		opts = append(opts, grpc.StatsHandler(cfg.Stats))
 	}
 	s := &Server{grpc: grpc.NewServer(opts...), health: health.NewServer(), timeout: cfg.Timeout, end: end}
-	realtimev1.RegisterPublisherServiceServer(s.grpc, &publisher{publish: p})
+	realtimev1.RegisterPublisherServiceServer(s.grpc, &publisher{publish: p.Publisher})
 	realtimev1.RegisterSubscriberServiceServer(s.grpc, realtimev1.UnimplementedSubscriberServiceServer{})
 	realtimev1.RegisterPresenceServiceServer(s.grpc, realtimev1.UnimplementedPresenceServiceServer{})
 	realtimev1.RegisterControlServiceServer(s.grpc, realtimev1.UnimplementedControlServiceServer{})

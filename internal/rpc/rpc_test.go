@@ -145,7 +145,7 @@ func serve(t testing.TB, cfg Config, p *publish.Publisher) *served {
 		t.Fatal(err)
 	}
 	s := &served{addr: l.Addr().String(), log: &lines{}, accs: &counting{Listener: l}}
-	s.Server = New(context.WithoutCancel(t.Context()), cfg, p, slog.New(slog.NewJSONHandler(s.log, nil)))
+	s.Server = New(context.WithoutCancel(t.Context()), cfg, Parts{Publisher: p}, slog.New(slog.NewJSONHandler(s.log, nil)))
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(s.accs) }()
 	t.Cleanup(func() {

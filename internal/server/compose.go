@@ -45,7 +45,7 @@ func (s *Server) compose(ctx context.Context) error {
 	if err := s.instrument(meter); err != nil {
 		return err
 	}
-	s.rpc = rpc.New(ctx, rpc.Config{Reflection: c.Dev}, s.node.Publisher(), s.log)
+	s.rpc = rpc.New(ctx, rpc.Config{Reflection: c.Dev}, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}, s.log)
 	return nil
 }
 
