@@ -18,6 +18,7 @@ import (
 type cli struct {
 	Serve   serve    `cmd:"" help:"Run a node."`
 	Publish publish  `cmd:"" help:"Publish a message to a room."`
+	Token   token    `cmd:"" help:"Make a token for a user's session."`
 	Bench   benchCmd `cmd:"" help:"Hold many sessions, publish, and judge what they get: speed, loss, repetition, order."`
 	Version version  `cmd:"" help:"Print the version."`
 }
