@@ -108,7 +108,7 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 		return Identity{}, refuse("%d bytes, the limit is %d", len(token), MaxTokenBytes)
 	}
 	s := scratches.Get().(*scratch)
-	defer s.release()
+	defer scratches.Put(s)
 	signed, header, payload, signature, err := s.split(token)
 	if err != nil {
 		return Identity{}, err

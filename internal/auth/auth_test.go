@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slack5/realtime/internal/auth"
+	"github.com/slack5/realtime/internal/message"
 )
 
 const (
@@ -89,6 +91,36 @@ func TestATokenBecomesAnIdentity(t *testing.T) {
 	}
 	if got := id.Grants.For("team-7.x").String() + " " + id.Grants.For("announce").String() + " " + id.Grants.For("team-70").String(); got != "rw r " {
 		t.Errorf("grants = %q", got)
+	}
+}
+
+func TestASessionDoesNotKeepTheWhiteSpaceOfItsInfo(t *testing.T) {
+	id, err := verifier(t, auth.Config{}).Verify(mint(plain, body(`,"rt":{"info":[`+strings.Repeat(" ", 2000)+`1]}`), secret))
+	if err != nil || string(id.Info) != "[1]" || cap(id.Info) > 64 {
+		t.Errorf("Info = %q with room for %d bytes, %v", id.Info, cap(id.Info), err)
+	}
+}
+
+func TestAnIdentityOutlivesWhatIsVerifiedBesideIt(t *testing.T) {
+	v := verifier(t, auth.Config{})
+	token := func(n int) string {
+		return mint(plain, fmt.Sprintf(`{"sub":"user-%d","jti":"t-%[1]d","exp":%s,"rt":{"info":"%[1]d","rooms":{"room-%[1]d":"r"}}}`, n, in(time.Hour)), secret)
+	}
+	var ids [50]auth.Identity
+	var all sync.WaitGroup
+	for n := range ids {
+		all.Go(func() {
+			var err error
+			if ids[n], err = v.Verify(token(n)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for n, id := range ids {
+		if id.User != fmt.Sprint("user-", n) || id.TokenID != fmt.Sprint("t-", n) || string(id.Info) != fmt.Sprintf(`"%d"`, n) || id.Grants.For(message.Room(fmt.Sprint("room-", n))) != auth.Receive {
+			t.Errorf("identity %d became %+v", n, id)
+		}
 	}
 }
 

@@ -127,7 +127,7 @@ func (s *scratch) ours(c *claims, name []byte) (err error) {
 // decodeRooms reads rt.rooms.
 func decodeRooms(b []byte) (map[string]string, error) {
 	s := scratches.Get().(*scratch)
-	defer s.release()
+	defer scratches.Put(s)
 	rooms := make(map[string]string)
 	return rooms, s.document("rt.rooms", b, func(name []byte) (err error) {
 		rooms[string(name)], err = s.text("an entry of rt.rooms", len(letters))

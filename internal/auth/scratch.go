@@ -29,12 +29,6 @@ var scratches = sync.Pool{New: func() any {
 	return s
 }}
 
-func (s *scratch) release() {
-	s.buf = bytes.Buffer{}
-	s.dec.Reset(&s.buf) // it must not point into a token's bytes
-	scratches.Put(s)
-}
-
 var base64URL = base64.RawURLEncoding.Strict()
 
 // split takes a token apart: what is signed, and the decoded parts, which are the scratch's.
