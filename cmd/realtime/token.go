@@ -11,12 +11,12 @@ import (
 )
 
 // token makes one for a user's session. What belongs to the token does not come from the environment, where it would be
-// forgotten; the key's value does, so that it is in no list of processes.
+// forgotten; its key may: the same variable that names it to the node.
 type token struct {
 	User        string        `required:"" placeholder:"ID" env:"-" help:"User the token is for."`
 	Rooms       []string      `name:"room" placeholder:"ROOM[=rwph]" env:"-" sep:"none" help:"Room, or a prefix and *, and what is allowed there: r join, w send, p presence, h history; all if not given. Repeatable; without any the node's default counts."`
 	TTL         time.Duration `name:"ttl" default:"1h" env:"-" help:"How long it is good."`
-	Key         string        `default:"env:REALTIME_JWT_KEY" placeholder:"FILE|env:NAME" env:"-" help:"Secret or private key (PEM) to sign with: a file, or env:NAME for a variable that holds it; env:REALTIME_JWT_KEY if not given."`
+	Key         string        `required:"" placeholder:"FILE|env:NAME" env:"REALTIME_JWT_KEY" help:"Secret or private key (PEM) to sign with: a file, or env:NAME for a variable that holds it."`
 	Alg         string        `placeholder:"ALG" env:"-" help:"Algorithm; if not given, the key's: HS256, RS256, ES256, ES384, ES512 or EdDSA."`
 	Issuer      string        `placeholder:"ISS" env:"-" help:"Issuer (iss)."`
 	Audience    string        `placeholder:"AUD" env:"-" help:"Audience (aud)."`

@@ -16,7 +16,8 @@ import (
 const tokenSecret = "6b1f0c9d2e8a7354f1c06d9be2a84735"
 
 func TestATokenIsPrintedAloneAndIsWhatWasAsked(t *testing.T) {
-	t.Setenv("REALTIME_JWT_KEY", tokenSecret)
+	t.Setenv("TOKEN_TEST_KEY", tokenSecret)
+	t.Setenv("REALTIME_JWT_KEY", "env:TOKEN_TEST_KEY")
 	out, err := command(t, "token", "--user=ada", "--room=team-7.*", "--room=announce=r", "--room=a,b=", "--ttl=2h", "--issuer=us", "--audience=rt",
 		`--info={"name":"Ada"}`, "--max-sessions=3", "--id=t1")
 	if err == nil || out != "" || !strings.Contains(err.Error(), `room key "a,b"`) { // one room, not two
@@ -27,7 +28,7 @@ func TestATokenIsPrintedAloneAndIsWhatWasAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := auth.New(auth.Config{Keys: []string{"env:REALTIME_JWT_KEY"}, Issuer: "us", Audience: "rt"})
+	v, err := auth.New(auth.Config{Keys: []string{"env:TOKEN_TEST_KEY"}, Issuer: "us", Audience: "rt"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,11 +76,13 @@ func TestATokenIsGoodForAnHourInTheNodesRooms(t *testing.T) {
 }
 
 func TestABadTokenIsNotMadeAndNoKeyIsShown(t *testing.T) {
-	t.Setenv("REALTIME_JWT_KEY", "short-secret")
+	t.Setenv("TOKEN_TEST_KEY", "short-secret")
+	t.Setenv("REALTIME_JWT_KEY", "env:TOKEN_TEST_KEY")
 	t.Setenv("REALTIME_USER", "forgotten")
 	for want, args := range map[string][]string{
 		"--user":                                {},
-		"key env:REALTIME_JWT_KEY: a secret of": {"--user=ada"},
+		"key env:TOKEN_TEST_KEY: a secret of":   {"--user=ada"},
+		"the key itself":                        {"--user=ada", "--key=" + tokenSecret},
 		"key env:TOKEN_TEST_NONE: the variable": {"--user=ada", "--key=env:TOKEN_TEST_NONE"},
 		`--room: "a" is given twice`:            {"--user=ada", "--room=a", "--room=a=r"},
 		"--ttl: 0s is too short":                {"--user=ada", "--ttl=0s"},
@@ -93,13 +96,14 @@ func TestABadTokenIsNotMadeAndNoKeyIsShown(t *testing.T) {
 }
 
 func TestATokenThatLivesTooLongIsMadeWithANote(t *testing.T) {
-	t.Setenv("REALTIME_JWT_KEY", tokenSecret)
+	t.Setenv("TOKEN_TEST_KEY", tokenSecret)
+	t.Setenv("REALTIME_JWT_KEY", "env:TOKEN_TEST_KEY")
 	for ttl, noted := range map[string]bool{"24h": false, "24h0m1s": true} {
 		var out, errOut text
 		if err := run(t.Context(), []string{"token", "--user=ada", "--ttl=" + ttl}, &out, &errOut); err != nil {
 			t.Fatal(err)
 		}
-		v, err := auth.New(auth.Config{Keys: []string{"env:REALTIME_JWT_KEY"}})
+		v, err := auth.New(auth.Config{Keys: []string{"env:TOKEN_TEST_KEY"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,8 +34,8 @@ const (
 	// DefaultMaxLifetime is the longest life of a token unless configured.
 	DefaultMaxLifetime = 24 * time.Hour
 
-	// leeway is how far the issuer's clock and ours may be apart.
-	leeway = 30 * time.Second
+	// Leeway is how far the issuer's clock and ours may be apart.
+	Leeway = 30 * time.Second
 	// cachedGrants bounds the distinct rt.rooms whose compiled form is kept for the next token that says the same.
 	cachedGrants = 1024
 )
@@ -53,7 +53,8 @@ type Identity struct {
 
 // Config says which tokens count.
 type Config struct {
-	Keys        []string          // each a file's path or "env:NAME": a PEM key or certificate, or the bytes of a secret; at least one
+	Keys        []string          // each a file's path or "env:NAME": a PEM key or certificate, or the bytes of a secret
+	Secret      []byte            // one more key, of the program's own: at least 32 random bytes; nil: none
 	Algorithms  []string          // the only ones accepted; empty: one per key by its kind (HS256, RS256, ES* by curve, EdDSA)
 	Issuer      string            // iss must be it; empty: iss is not looked at
 	Audience    string            // aud must be or hold it; empty: aud is not looked at
@@ -89,6 +90,12 @@ func New(cfg Config) (*Verifier, error) {
 	keys, err := loadAll(cfg.Keys)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Secret != nil {
+		keys = append(keys, &key{name: "of the program", kind: secretKind, public: cfg.Secret, private: cfg.Secret})
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("no key to verify tokens with")
 	}
 	if err := pin(keys, cfg.Algorithms); err != nil {
 		return nil, err
@@ -161,17 +168,17 @@ func (v *Verifier) judge(c claims) (Identity, error) {
 	now := time.Now()
 	from := c.issuedAt
 	switch {
-	case c.issuedAt.After(now.Add(leeway)):
+	case c.issuedAt.After(now.Add(Leeway)):
 		return Identity{}, refuse("iat is in the future")
-	case c.notBefore.After(now.Add(leeway)):
+	case c.notBefore.After(now.Add(Leeway)):
 		return Identity{}, refuse("nbf is in the future")
 	case from.IsZero():
-		from = now.Add(leeway)
+		from = now.Add(Leeway)
 	}
 	if life := c.expires.Sub(from); life > v.maxLifetime {
 		return Identity{}, refuse("lives for %v, the limit is %v", life.Round(time.Second), v.maxLifetime)
 	}
-	if !now.Before(c.expires.Add(leeway)) {
+	if !now.Before(c.expires.Add(Leeway)) {
 		return Identity{}, fmt.Errorf("%w: %v ago", ErrExpired, now.Sub(c.expires).Round(time.Second))
 	}
 	return Identity{

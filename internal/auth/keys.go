@@ -15,6 +15,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -80,9 +81,6 @@ type key struct {
 }
 
 func loadAll(names []string) ([]*key, error) {
-	if len(names) == 0 {
-		return nil, errors.New("no key to verify tokens with")
-	}
 	var keys []*key
 	var errs []error
 	for _, name := range names {
@@ -146,6 +144,9 @@ func load(name string) (*key, error) {
 	} else {
 		b, exposed, err = readFile(name)
 	}
+	if name != "" && errors.Is(err, fs.ErrNotExist) && !isPath(name) {
+		return nil, errors.New("a key is given as its file's path or env:NAME: there is no file of the name given, which is not shown as it may be the key itself")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", name, err)
 	}
@@ -158,6 +159,11 @@ func load(name string) (*key, error) {
 	}
 	k.name = name
 	return k, nil
+}
+
+// isPath tells a path from what may be a secret in its place.
+func isPath(name string) bool {
+	return filepath.IsAbs(name) || strings.HasPrefix(name, "./") || strings.HasPrefix(name, "../") || len(filepath.Ext(name)) > 1 && len(name) < minSecretBytes
 }
 
 // readFile returns a file's bytes without a final newline, and whether everybody may read it.

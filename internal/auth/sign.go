@@ -51,6 +51,15 @@ func Sign(keyName, alg string, c Claims) (string, error) {
 	if k.private == nil {
 		return "", fmt.Errorf("key %s: it is a public key, signing takes the private one", keyName)
 	}
+	return k.sign(alg, c)
+}
+
+// SignWith makes a token with a secret of the program's own, of Config.Secret.
+func SignWith(secret []byte, c Claims) (string, error) {
+	return (&key{name: "of the program", kind: secretKind, private: secret}).sign("", c)
+}
+
+func (k *key) sign(alg string, c Claims) (string, error) {
 	method := k.kind.methods[0]
 	if alg != "" {
 		if method = find(k.kind.methods, alg); method == nil {
@@ -64,7 +73,7 @@ func Sign(keyName, alg string, c Claims) (string, error) {
 	signed := base64URL.EncodeToString([]byte(`{"alg":"`+method.Alg()+`","typ":"JWT"}`)) + "." + base64URL.EncodeToString(body)
 	signature, err := method.Sign(signed, k.private)
 	if err != nil {
-		return "", fmt.Errorf("key %s: %w", keyName, err)
+		return "", fmt.Errorf("key %s: %w", k.name, err)
 	}
 	token := signed + "." + base64URL.EncodeToString(signature)
 	if len(token) > MaxTokenBytes {

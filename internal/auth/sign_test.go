@@ -108,3 +108,30 @@ func TestWhatNobodyWouldAcceptIsNotSigned(t *testing.T) {
 		})
 	}
 }
+
+func TestASecretOfTheProgramsOwnSignsAndVerifies(t *testing.T) {
+	own := []byte("0123456789abcdefghijklmnopqrstuv")
+	v, err := auth.New(auth.Config{Secret: own})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := auth.SignWith(own, auth.Claims{User: "ada", Expires: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := v.Verify(token); err != nil || id.User != "ada" {
+		t.Errorf("%+v, %v", id, err)
+	}
+}
+
+func TestAKeyGivenByItsValueIsNotShown(t *testing.T) {
+	for name, shown := range map[string]bool{
+		"/nowhere/jwt.pem": true, "./jwt": true, "jwt.key": true,
+		"hunter2hunter2hunter2hunter2hunter2hunter2": false, "c2VjcmV0/c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0.x": false, "hunter2": false,
+	} {
+		_, err := auth.New(auth.Config{Keys: []string{name}})
+		if err == nil || strings.Contains(err.Error(), name) != shown {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
