@@ -12,16 +12,31 @@ import (
 
 // Serve are the options of a node.
 type Serve struct {
-	Config       File     `placeholder:"FILE" help:"YAML file of options: edge-addr: 127.0.0.1:8080. Flags and variables go before it."`
-	Dev          bool     `help:"Development: sessions need no token, pages from localhost may connect, the demo page is served at /, gRPC describes itself."`
-	EdgeAddr     string   `default:"127.0.0.1:8080" help:"Where sessions connect."`
-	GRPCAddr     string   `name:"grpc-addr" default:"127.0.0.1:9090" help:"Where backends call."`
-	GRPCInsecure bool     `name:"grpc-insecure" help:"Let the gRPC listener leave loopback without TLS and keys: whoever reaches it may publish."`
-	OpsAddr      string   `default:"127.0.0.1:8081" help:"Where operators scrape: /metrics, /healthz, /readyz."`
-	Origin       []string `placeholder:"SCHEME://HOST[:PORT]" sep:"," help:"Pages that may connect, besides those of the edge's own address. Repeatable."`
-	MaxSessions  int      `default:"10000" help:"Sessions at once; above, 503. Lowered with a warning if the file limit is too small."`
-	SndbufBytes  Bytes    `default:"64KiB" help:"Send buffer of a session's socket."`
-	LogBytes     Bytes    `default:"256MiB" help:"Logs of all rooms on this node."`
+	Config         File              `placeholder:"FILE" help:"YAML file of options: edge-addr: 127.0.0.1:8080. Flags and variables go before it."`
+	Dev            bool              `help:"Development: sessions need no token, pages from localhost may connect, the demo page is served at / and hands out tokens, gRPC describes itself."`
+	EdgeAddr       string            `default:"127.0.0.1:8080" help:"Where sessions connect."`
+	GRPCAddr       string            `name:"grpc-addr" default:"127.0.0.1:9090" help:"Where backends call."`
+	GRPCInsecure   bool              `name:"grpc-insecure" help:"Let the gRPC listener leave loopback without TLS and keys: whoever reaches it may publish."`
+	OpsAddr        string            `default:"127.0.0.1:8081" help:"Where operators scrape: /metrics, /healthz, /readyz."`
+	Origin         []string          `placeholder:"SCHEME://HOST[:PORT]" sep:"," help:"Pages that may connect, besides those of the edge's own address. Repeatable."`
+	JWTKey         []string          `name:"jwt-key" sep:"," placeholder:"FILE|env:NAME" help:"Key that verifies sessions' tokens: a PEM public key or certificate, or a secret of at least 32 bytes. Repeatable."`
+	JWTAlg         []string          `name:"jwt-alg" sep:"," placeholder:"ALG" help:"Algorithms of tokens that count, such as RS256; by default what fits each key. Repeatable."`
+	JWTIssuer      string            `name:"jwt-issuer" placeholder:"ISS" help:"Tokens must be issued by it."`
+	JWTAudience    string            `name:"jwt-audience" placeholder:"AUD" help:"Tokens must be for it."`
+	JWTMaxLifetime time.Duration     `name:"jwt-max-lifetime" default:"24h" help:"Tokens that live longer are refused."`
+	Grant          map[string]string `placeholder:"ROOM=OPS" help:"What a token that names no rooms may do, and a session without a token: ROOM is a name, or a prefix and *; OPS are letters of rwph: receive, write, see who is there, history. Everything everywhere if not given. Repeatable."`
+	Anonymous      bool              `help:"Let sessions in that have no token: whoever reaches the edge is somebody."`
+	QueryToken     bool              `default:"true" negatable:"" help:"Take tokens from the URL, as ?token= too; proxies may log those."`
+	Type           map[string]string `placeholder:"TYPE=KIND" help:"What sessions may send besides chat; KIND is stored or ephemeral. Repeatable."`
+
+	Presence            bool          `default:"true" negatable:"" help:"Tell who is in a room, and who comes and goes."`
+	PresenceGrace       time.Duration `default:"8s" help:"A user whose last session ended is still there for so long."`
+	PresenceAway        time.Duration `default:"5m" help:"A session that sends nothing for so long is away; 0: never."`
+	PresenceCountsAbove int           `default:"1000" help:"Users of a room; above, its members are told counts instead of who comes and goes, until a tenth fewer are there."`
+
+	MaxSessions int   `default:"10000" help:"Sessions at once; above, 503. Lowered with a warning if the file limit is too small."`
+	SndbufBytes Bytes `default:"64KiB" help:"Send buffer of a session's socket."`
+	LogBytes    Bytes `default:"256MiB" help:"Logs of all rooms on this node."`
 
 	MemoryBytes    Bytes         `default:"512MiB" help:"History of all rooms in the embedded broker; above, the largest rooms lose their oldest messages."`
 	HistorySize    int           `default:"10000" help:"Messages kept per room."`
@@ -40,8 +55,16 @@ type Serve struct {
 func (c *Serve) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if !c.Dev {
-		bad("--dev is missing: without it sessions need tokens, which this version cannot check yet")
+	if !c.Dev && !c.Anonymous && len(c.JWTKey) == 0 {
+		bad("--jwt-key is missing: without one no token can be verified; say --anonymous to let everybody in, or --dev to try things out")
+	}
+	if len(c.JWTKey) == 0 && (len(c.JWTAlg) > 0 || c.JWTIssuer != "" || c.JWTAudience != "") {
+		bad("--jwt-alg, --jwt-issuer and --jwt-audience say nothing without --jwt-key")
+	}
+	for t, kind := range c.Type {
+		if kind != "stored" && kind != "ephemeral" {
+			bad("--type: %s=%s: the kind is stored or ephemeral", t, kind)
+		}
 	}
 	for _, a := range []struct{ name, addr string }{{"--edge-addr", c.EdgeAddr}, {"--grpc-addr", c.GRPCAddr}, {"--ops-addr", c.OpsAddr}} {
 		if _, _, err := net.SplitHostPort(a.addr); err != nil {
@@ -62,6 +85,12 @@ func (c *Serve) Validate() error {
 	positive("--idempotency-ttl", c.IdempotencyTTL > 0)
 	positive("--memory-bytes", c.MemoryBytes > 0)
 	positive("--drain-timeout", c.DrainTimeout > 0)
+	positive("--jwt-max-lifetime", c.JWTMaxLifetime > 0)
+	positive("--presence-grace", c.PresenceGrace > 0)
+	positive("--presence-counts-above", c.PresenceCountsAbove > 0)
+	if c.PresenceAway < 0 {
+		bad("--presence-away must not be below 0")
+	}
 	if c.LogBytes < minLogBytes {
 		bad("--log-bytes must be at least %v", Bytes(minLogBytes))
 	}

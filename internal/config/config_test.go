@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,8 @@ func TestDefaultsAreThoseOfTheDocuments(t *testing.T) {
 	}
 	want := Serve{
 		Dev: true, EdgeAddr: "127.0.0.1:8080", GRPCAddr: "127.0.0.1:9090", OpsAddr: "127.0.0.1:8081",
+		JWTMaxLifetime: 24 * time.Hour, QueryToken: true,
+		Presence: true, PresenceGrace: 8 * time.Second, PresenceAway: 5 * time.Minute, PresenceCountsAbove: 1000,
 		MaxSessions: 10_000, SndbufBytes: 64 << 10, LogBytes: 256 << 20,
 		MemoryBytes: 512 << 20, HistorySize: 10_000, HistoryTTL: 15 * time.Minute, IdempotencyTTL: 5 * time.Minute,
 		DrainTimeout: 25 * time.Second, DrainDelay: 5 * time.Second, DrainWindow: 15 * time.Second, LogLevel: slog.LevelInfo,
@@ -62,7 +65,9 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 		}
 	}
 	want := []string{
-		"config", "dev", "edge-addr", "grpc-addr", "grpc-insecure", "ops-addr", "origin", "max-sessions", "sndbuf-bytes", "log-bytes",
+		"config", "dev", "edge-addr", "grpc-addr", "grpc-insecure", "ops-addr", "origin",
+		"jwt-key", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
+		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes", "log-bytes",
 		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl", "drain-timeout", "drain-delay", "drain-window",
 		"log-level", "pprof",
 	}
@@ -107,10 +112,27 @@ func TestAnUnknownFlagNamesTheNearest(t *testing.T) {
 	}
 }
 
-func TestWithoutDevItRefusesInOneLine(t *testing.T) {
+func TestWithoutKeysItStartsOnlyWhereThatIsNamed(t *testing.T) {
 	_, err := parse(t)
-	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "--dev") || !strings.Contains(err.Error(), "token") {
-		t.Errorf("parse() = %v, want one line that names --dev and tells why", err)
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "--jwt-key") || !strings.Contains(err.Error(), "token") {
+		t.Errorf("parse() = %v, want one line that names --jwt-key and tells why", err)
+	}
+	for _, option := range []string{"--dev", "--anonymous", "--jwt-key=env:X"} {
+		if _, err := parse(t, option); err != nil {
+			t.Errorf("%s: %v", option, err)
+		}
+	}
+}
+
+func TestAMapIsRepeatedOrWrittenInOne(t *testing.T) {
+	want := map[string]string{"team-*": "rw", "news": "r"}
+	t.Setenv("REALTIME_TYPE", "typing=ephemeral;vote=stored")
+	got, err := parse(t, "--dev", "--grant", "team-*=rw", "--grant=news=r")
+	if err != nil || !maps.Equal(got.Grant, want) {
+		t.Errorf("Grant = %v, %v", got.Grant, err)
+	}
+	if want := map[string]string{"typing": "ephemeral", "vote": "stored"}; !maps.Equal(got.Type, want) {
+		t.Errorf("Type = %v", got.Type)
 	}
 }
 
@@ -118,7 +140,7 @@ func TestWithoutDevItRefusesInOneLine(t *testing.T) {
 func good() *Serve {
 	return &Serve{
 		Dev: true, EdgeAddr: ":1", GRPCAddr: "localhost:2", OpsAddr: "[::1]:3", MaxSessions: 1, SndbufBytes: 4 << 10, LogBytes: 4 << 20,
-		MemoryBytes: 1, HistorySize: 1, HistoryTTL: 1, IdempotencyTTL: 1, DrainTimeout: 2, DrainDelay: 1, DrainWindow: 1,
+		JWTMaxLifetime: 1, PresenceGrace: 1, PresenceCountsAbove: 1, MemoryBytes: 1, HistorySize: 1, HistoryTTL: 1, IdempotencyTTL: 1, DrainTimeout: 2, DrainDelay: 1, DrainWindow: 1,
 	}
 }
 
@@ -133,6 +155,14 @@ func TestWhatIsWrongIsNamedByItsOption(t *testing.T) {
 		"an edge address without a port":  {func(c *Serve) { c.EdgeAddr = "127.0.0.1" }, "--edge-addr"},
 		"a gRPC address without a port":   {func(c *Serve) { c.GRPCAddr = "127.0.0.1" }, "--grpc-addr"},
 		"an ops address without a port":   {func(c *Serve) { c.OpsAddr = "" }, "--ops-addr"},
+		"neither keys nor their absence":  {func(c *Serve) { c.Dev = false }, "--jwt-key"},
+		"an issuer without a key":         {func(c *Serve) { c.JWTIssuer = "x" }, "--jwt-issuer"},
+		"an algorithm without a key":      {func(c *Serve) { c.JWTAlg = []string{"HS256"} }, "--jwt-alg"},
+		"tokens without lifetime":         {func(c *Serve) { c.JWTMaxLifetime = 0 }, "--jwt-max-lifetime"},
+		"a kind of type that is none":     {func(c *Serve) { c.Type = map[string]string{"vote": "kept"} }, "--type"},
+		"no grace":                        {func(c *Serve) { c.PresenceGrace = 0 }, "--presence-grace"},
+		"away before it came":             {func(c *Serve) { c.PresenceAway = -1 }, "--presence-away"},
+		"counts of nobody":                {func(c *Serve) { c.PresenceCountsAbove = 0 }, "--presence-counts-above"},
 		"no sessions":                     {func(c *Serve) { c.MaxSessions = 0 }, "--max-sessions"},
 		"a negative number of sessions":   {func(c *Serve) { c.MaxSessions = -1 }, "--max-sessions"},
 		"no history":                      {func(c *Serve) { c.HistorySize = 0 }, "--history-size"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -26,11 +27,11 @@ func (File) BeforeResolve(ctx *kong.Context, at *kong.Path) error {
 	if path == "" {
 		return nil
 	}
-	var known []string
+	known := make(map[string]bool)
 	for _, level := range ctx.Selected().AllFlags(false) {
 		for _, f := range level {
 			if !slices.Contains(notInFile, f.Name) {
-				known = append(known, f.Name)
+				known[f.Name] = f.IsMap()
 			}
 		}
 	}
@@ -54,8 +55,9 @@ func anySet(variables []string) bool {
 	})
 }
 
-// readFile returns what a command line would say for each key; all that is wrong with them comes joined.
-func readFile(path string, known []string) (map[string]string, error) {
+// readFile returns what a command line would say for each key; all that is wrong with them comes joined. known tells of each
+// option whether it takes a map.
+func readFile(path string, known map[string]bool) (map[string]string, error) {
 	var raw map[string]any
 	token := kong.Token{Type: kong.FlagValueToken, Value: path}
 	err := kongyaml.YAMLFileMapper.Decode(&kong.DecodeContext{Scan: kong.ScanFromTokens(token)}, reflect.ValueOf(&raw).Elem())
@@ -65,14 +67,24 @@ func readFile(path string, known []string) (map[string]string, error) {
 	values := make(map[string]string)
 	var errs []error
 	for key, v := range raw {
-		if !slices.Contains(known, key) {
-			errs = append(errs, fmt.Errorf("%s: %s is no option%s", path, key, suggest(key, known)))
+		takesMap, ok := known[key]
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s: %s is no option%s", path, key, suggest(key, slices.Sorted(maps.Keys(known)))))
 			continue
 		}
 		switch v := v.(type) {
 		case nil: // nothing said: the default
 		case map[string]any:
-			errs = append(errs, fmt.Errorf("%s: %s takes a value, not a map", path, key))
+			if !takesMap {
+				errs = append(errs, fmt.Errorf("%s: %s takes a value, not a map", path, key))
+				continue
+			}
+			pairs := make([]string, 0, len(v))
+			for k, e := range v {
+				pairs = append(pairs, fmt.Sprintf("%s=%v", k, e))
+			}
+			slices.Sort(pairs)
+			values[key] = strings.Join(pairs, ";")
 		case []any:
 			all := make([]string, len(v))
 			for i := range v {

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-
-	"github.com/slack5/realtime/internal/message"
 )
 
 // subprotocol is what browsers offer beside their token; it is echoed, the token never.
@@ -26,6 +24,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := ask(rest, r.URL.RawQuery)
+	a.token = e.token(r, a.token)
 	f := e.check(r, a)
 	if f == nil && !e.reserve() {
 		f = refuseFull
@@ -37,8 +36,9 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, f)
 		return
 	}
-	id, f := e.identify(r)
+	id, f := e.identify(a.token)
 	if f == nil {
+		a.permit(id.Grants)
 		f = a.refused()
 	}
 	if f != nil && !a.inFrame {
@@ -86,28 +86,6 @@ func (e *Edge) reserve() bool {
 	}
 	e.released()
 	return false
-}
-
-func (e *Edge) identify(r *http.Request) (Identity, *refusal) {
-	if e.cfg.Authenticate == nil {
-		return Identity{Anonymous: true}, nil
-	}
-	id, err := e.cfg.Authenticate(r)
-	if err == nil && id.Anonymous && !e.cfg.Anonymous {
-		err = errors.New("anonymous sessions are not let in")
-	}
-	if err == nil && !id.Anonymous {
-		err = message.CheckUser(id.User)
-	}
-	switch {
-	case err == nil:
-		return id, nil
-	case errors.Is(err, ErrExpired):
-		return id, refuseExpired
-	case errors.Is(err, ErrRevoked):
-		return id, refuseRevoked
-	}
-	return id, refuseToken
 }
 
 // shim is the connection that the library gets: it reads nothing and closes nothing.

@@ -12,10 +12,15 @@ import (
 )
 
 // begin makes a session of an accepted connection. answer is what completes its handshake: it is the session's first bytes.
-func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id Identity) {
-	s := &session{e: e, anonymous: id.Anonymous}
+func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
+	s := &session{e: e, anonymous: id.anonymous, grants: id.Grants}
 	s.allow()
 	s.seen.Store(uint32(e.wheel.now()))
+	s.spoke.Store(uint32(e.wheel.now()))
+	s.lapse(id.Expires)
+	if c := &e.cfg; c.Opened != nil || c.Closed != nil || c.Message != nil {
+		s.conn = &Conn{s: s}
+	}
 	fast, err := e.poller.handOver(nc, s)
 	if err != nil {
 		e.log.Error("connection not taken over", "err", err)
@@ -28,6 +33,9 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id Identity) {
 	o := e.open(s, a, id)
 	o.Preface = answer
 	if s.h, err = e.hub.Open(o); err != nil {
+		if s.here != nil {
+			s.here.Close()
+		}
 		if fast {
 			s.closeFD()
 		} else {
@@ -51,7 +59,7 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id Identity) {
 }
 
 // open describes the session to the hub.
-func (e *Edge) open(s *session, a *asked, id Identity) hub.Open {
+func (e *Edge) open(s *session, a *asked, id identity) hub.Open {
 	o := hub.Open{ID: newSessionID(), User: id.User, Writer: s, Fallback: message.Global}
 	rooms := make([]message.Room, 0, len(a.rooms)+2)
 	for i, r := range a.rooms {
@@ -63,7 +71,7 @@ func (e *Edge) open(s *session, a *asked, id Identity) hub.Open {
 		}
 	}
 	named := len(rooms)
-	if id.Anonymous {
+	if id.anonymous {
 		o.User = o.ID
 	} else {
 		o.Fallback = message.UserRoom(id.User)
@@ -74,17 +82,22 @@ func (e *Edge) open(s *session, a *asked, id Identity) hub.Open {
 	if named > 0 {
 		o.Anchor = rooms[0]
 	}
+	if e.cfg.Presence != nil {
+		s.here = e.cfg.Presence.Open(o.User, id.Info)
+		o.Presence = s.here
+	}
 	points := newResumePoints(a.lastIDs, rooms)
 	for i, room := range rooms {
-		j := hub.Join{Room: room, Presence: i < named}
-		if j.From, j.Resume = points.of(room); i < named {
-			j.Frame = subscribed(room, "")
+		j := hub.Join{Room: room, Presence: true}
+		if i < named {
+			j = s.join(room, "")
 		}
+		j.From, j.Resume = points.of(room)
 		o.Joins = append(o.Joins, j)
 	}
 	now := nowMS()
 	o.Welcome = frame.Welcome{
-		Session: o.ID, User: o.User, Node: e.cfg.Node, Time: now, PingMS: int(e.cfg.PingInterval.Milliseconds()),
+		Session: o.ID, User: o.User, Node: e.cfg.Node, Time: now, Expires: unixMS(id.Expires), PingMS: int(e.cfg.PingInterval.Milliseconds()),
 		MaxFrame: e.cfg.MaxFrameBytes, MaxRooms: e.cfg.MaxRooms,
 	}.Append(nil, now)
 	return o

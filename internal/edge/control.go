@@ -22,8 +22,24 @@ func (s *session) due(now tick) tick {
 		}
 		return max(at+w.close, now+w.second)
 	}
-	// A busy session's pong may lie unread, a blocked one is the hub's to judge; one that is closing is on its way.
-	if s.closing.Load() || s.busy.Load() || s.blocked.Load() {
+	if s.closing.Load() {
+		return now + w.second
+	}
+	next := s.idle(now)
+	if end := s.expiry(now); end != 0 && (next == 0 || end < next) {
+		next = end
+	}
+	if ping := s.life(now); next == 0 || ping < next {
+		next = ping
+	}
+	return next
+}
+
+// life looks after what shows that the peer is there, and says when to ask again.
+func (s *session) life(now tick) tick {
+	w := s.e.wheel
+	// A busy session's pong may lie unread, a blocked one is the hub's to judge.
+	if s.busy.Load() || s.blocked.Load() {
 		return now + w.second
 	}
 	if at := tick(s.partAt.Load()); at != 0 && now >= at+w.assembly {
@@ -38,6 +54,12 @@ func (s *session) clock() (at tick) {
 	w := s.e.wheel
 	if p := tick(s.partAt.Load()); p != 0 {
 		at = p + w.assembly
+	}
+	if end := tick(s.expires.Load()); end != 0 && (at == 0 || end < at) {
+		at = end
+		if !s.warned.Load() && end > w.warn {
+			at = min(at, end-w.warn)
+		}
 	}
 	if p := tick(s.shutAt.Load()); p != 0 {
 		at = p + w.close

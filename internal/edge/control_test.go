@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
@@ -190,14 +190,14 @@ func TestABlockedSessionGoesOnWhereItWasWhenThereIsRoom(t *testing.T) {
 
 func TestEveryCloseCodeOfTheTableIsOneASessionSees(t *testing.T) {
 	s := serve(t, fast, setup{
-		cfg: Config{MaxFrameBytes: 512, AssemblyTimeout: 50 * time.Millisecond, Authenticate: func(r *http.Request) (Identity, error) {
-			switch r.Header.Get("Test") {
+		cfg: Config{MaxFrameBytes: 512, AssemblyTimeout: 50 * time.Millisecond, Verify: func(token string) (auth.Identity, error) {
+			switch token {
 			case "expired":
-				return Identity{}, ErrExpired
+				return auth.Identity{}, auth.ErrExpired
 			case "revoked":
-				return Identity{}, ErrRevoked
+				return auth.Identity{}, ErrRevoked
 			}
-			return Identity{User: "u"}, nil
+			return auth.Identity{User: "u", Grants: everything}, nil
 		}},
 		hub: hub.Config{OwnFrameBytes: 2000, JoinTimeout: 100 * time.Millisecond},
 		bus: func(b *bus) { b.late["closed"] = true },
@@ -222,10 +222,10 @@ func TestEveryCloseCodeOfTheTableIsOneASessionSees(t *testing.T) {
 			c.say(`{"type":"history"}`)
 			return c
 		},
-		CloseTryLater:   func() *conn { return s.connect("/ws/closed") },
-		CloseExpired:    func() *conn { return s.connect("/ws/general?refuse=close", "Test: expired") },
-		CloseRevoked:    func() *conn { return s.connect("/ws/general?refuse=close", "Test: revoked") },
-		CloseNotAllowed: func() *conn { return s.connect("/ws/@x?refuse=close") },
+		CloseTryLater:   func() *conn { return s.connect("/ws/closed", "Authorization: Bearer u") },
+		CloseExpired:    func() *conn { return s.connect("/ws/general?refuse=close", "Authorization: Bearer expired") },
+		CloseRevoked:    func() *conn { return s.connect("/ws/general?refuse=close", "Authorization: Bearer revoked") },
+		CloseNotAllowed: func() *conn { return s.connect("/ws/@x?refuse=close", "Authorization: Bearer u") },
 		CloseMisbehaved: func() *conn { return s.sends([]byte(strings.Repeat(string(masked(0x8a, "")), 101))) },
 		CloseDrain: func() *conn {
 			c := s.sends(nil)
@@ -267,7 +267,7 @@ func TestEveryCloseCodeOfTheTableIsOneASessionSees(t *testing.T) {
 
 // sends is a session that sends this and does nothing else.
 func (s *server) sends(b []byte) *conn {
-	c := s.connect("/ws/general")
+	c := s.connect("/ws/general", "Authorization: Bearer u")
 	c.want("subscribed")
 	c.send(string(b))
 	return c

@@ -17,25 +17,23 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/presence"
 	"github.com/slack5/realtime/internal/wire"
 )
 
-// Errors that Authenticate may return (wrapped or not). Every other error means a bad token.
-var (
-	ErrExpired = errors.New("token expired")
-	ErrRevoked = errors.New("token revoked")
-)
+// ErrRevoked is what Config.Verify returns for a token that was good, and is so no longer.
+var ErrRevoked = errors.New("token revoked")
 
-// Config of an Edge. The zero value of each field but Anonymous and Authenticate, of which one must be set, works.
+// Config of an Edge. The zero value of each field but Anonymous and Verify, of which one must be set, works.
 type Config struct {
 	Path string // where the handler is mounted; what follows is the room. "/ws"
 	Node string // this node's name, told in welcome
@@ -47,8 +45,21 @@ type Config struct {
 	Origins         []string // exact scheme://host:port of pages that may connect, besides those of the edge's own address
 	LoopbackOrigins bool     // pages from localhost, any port, may connect: for development
 
-	Anonymous    bool                                  // sessions without a token are let in, their user is the session
-	Authenticate func(*http.Request) (Identity, error) // nil: all sessions are anonymous. May block; r's context bounds it
+	Verify       func(token string) (auth.Identity, error) // nil: no token is valid. Errors: auth.ErrExpired, ErrRevoked, any other: a bad one
+	NoQueryToken bool                                      // a token in the URL is not looked at: proxies log URLs
+	Anonymous    bool                                      // sessions without a token are let in, their user is the session
+	Grants       *auth.Grants                              // of anonymous sessions; nil: everything in all rooms
+
+	Presence  *presence.Presence // nil: nobody is told who is there
+	AwayAfter time.Duration      // a session that sends nothing is away after it; below 0: never. 5 min
+
+	// Callbacks for the program around; nil: none. They run on the session's handler goroutine, one at a time: a slow one
+	// holds up its session only.
+	Opened func(*Conn) // when the joins of the URL stand, before any message of the session
+	Closed func(*Conn) // once for each Opened
+	// Message sees what sessions send before it is published, and may change or replace it. nil, nil: it is taken and not
+	// published.
+	Message func(*Conn, *message.Message) (*message.Message, error)
 
 	Types map[message.Type]TypeConfig // what sessions may send besides chat
 
@@ -62,12 +73,6 @@ type Config struct {
 
 	portable bool    // tests: no fast path
 	ledger   *ledger // tests: checks who uses which descriptor
-}
-
-// Identity is who a session is.
-type Identity struct {
-	User      string // 1 to 128 bytes of printable UTF-8; ignored if Anonymous
-	Anonymous bool   // the session is its own user and has no @me
 }
 
 // TypeConfig says how messages of a type that sessions may send are treated.
@@ -96,6 +101,7 @@ type Edge struct {
 
 	state      atomic.Int32
 	sessions   atomic.Int64  // let in and not released
+	awayMu     sync.Mutex    // guards session.away
 	generation atomic.Uint32 // of descriptors: tells a number's owners apart
 	ended      chan struct{} // something for Drain to look at: a session was released
 	work       sync.WaitGroup
@@ -110,8 +116,8 @@ const (
 
 // New makes an Edge that lets nobody in before Run. It opens and starts nothing.
 func New(cfg Config, h *hub.Hub, p Publisher, minter *message.Minter, logger *slog.Logger) (*Edge, error) {
-	if cfg.Authenticate == nil && !cfg.Anonymous {
-		return nil, errors.New("edge: without Authenticate sessions are anonymous, and Anonymous is not set")
+	if cfg.Verify == nil && !cfg.Anonymous {
+		return nil, errors.New("edge: without Verify sessions are anonymous, and Anonymous is not set")
 	}
 	cfg.setDefaults()
 	for t := range cfg.Types {
@@ -155,6 +161,12 @@ func (c *Config) setDefaults() {
 	or(&c.PongTimeout, 10*time.Second)
 	or(&c.AssemblyTimeout, 10*time.Second)
 	or(&c.CloseTimeout, 5*time.Second)
+	if c.AwayAfter == 0 {
+		c.AwayAfter = 5 * time.Minute
+	}
+	if c.Grants == nil {
+		c.Grants = everything
+	}
 }
 
 // Run serves sessions until ctx ends, then cuts those that are left and returns when all goroutines of the edge have.

@@ -64,7 +64,7 @@ func serve(t *testing.T, p path, set setup) *server {
 	b.sink = h
 	cfg := set.cfg
 	cfg.portable = p != fast
-	cfg.Anonymous = cfg.Anonymous || cfg.Authenticate == nil
+	cfg.Anonymous = cfg.Anonymous || cfg.Verify == nil
 	cfg.Node = "n1"
 	if cfg.History == nil {
 		cfg.History = b.History

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/limit"
 	"github.com/slack5/realtime/internal/message"
@@ -47,11 +48,20 @@ func (s *session) handle(in *inbox) {
 		if in.last != nil {
 			s.end(in.last)
 		}
+		if s.conn != nil {
+			s.conn.leave()
+		}
 		s.done.Store(true)
 		s.h.Done()
 	}()
+	if s.conn != nil {
+		s.conn.enter()
+	}
 	if s.h.AwaitJoins(s.e.base) != nil {
 		return
+	}
+	if in.opens {
+		s.conn.open()
 	}
 	if s.use == nil {
 		s.use = &usage{frames: limit.NewBucket(framesPerSecond, framesBurst), pings: limit.NewBucket(pingsPerSecond, pingsBurst)}
@@ -68,6 +78,7 @@ func (s *session) handle(in *inbox) {
 // frame answers one frame.
 func (s *session) frame(ctx context.Context, b []byte) {
 	s.e.metrics.frames.Add(1)
+	s.active()
 	in, err := frame.Decode(b)
 	if err == nil {
 		err = s.within(in.Type)
@@ -110,11 +121,11 @@ func (s *session) dispatch(ctx context.Context, in frame.In) error {
 	case message.TypeUnsubscribe:
 		return s.unsubscribe(in)
 	case message.TypeWho:
-		return s.who(in)
+		return s.who(ctx, in)
 	case message.TypeHistory:
 		return s.history(ctx, in)
 	case message.TypeAuth:
-		return &problem{code: frame.CodeBadToken, text: "tokens are not taken here"}
+		return s.auth(in)
 	}
 	if in.Type.BackendOnly() {
 		return &problem{code: frame.CodeForbiddenType, text: "only the server sends this type"}
@@ -128,8 +139,14 @@ func (s *session) dispatch(ctx context.Context, in frame.In) error {
 
 // status takes the session's own online or away.
 func (s *session) status(in frame.In) error {
-	if _, err := in.Status(); err != nil {
+	status, err := in.Status()
+	if err != nil {
 		return err
+	}
+	if status == "away" {
+		s.setAway(awaySaid, 0)
+	} else {
+		s.setAway(0, awaySaid)
 	}
 	s.ack(frame.Ack{Ref: in.Ref})
 	return nil
@@ -144,9 +161,21 @@ func (s *session) say(ctx context.Context, in frame.In, ephemeral bool) error {
 	if !s.joined(room) {
 		return errNotJoined
 	}
+	if s.grants.For(room)&auth.Write == 0 {
+		return errDenied
+	}
 	m := &message.Message{Type: in.Type, Room: room, From: s.h.User, Data: bytes.Clone(in.Data), Ephemeral: ephemeral}
 	if len(m.Data) == 0 {
 		m.Data = []byte("null")
+	}
+	if s.e.cfg.Message != nil {
+		if m, err = s.e.cfg.Message(s.conn, m); err != nil {
+			return err
+		}
+		if m == nil {
+			s.ack(frame.Ack{Room: room, Ref: in.Ref})
+			return nil
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()

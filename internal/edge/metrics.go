@@ -15,6 +15,7 @@ type Stats struct {
 	Frames      uint64                // frames received
 	Messages    uint64                // of these, messages published
 	RateLimited uint64                // of these, refused for their rate
+	BadTokens   uint64                // tokens that were not valid, of handshakes and auth frames
 	Errors      map[frame.Code]uint64 // error frames sent, by code
 	Closed      map[CloseCode]uint64  // sessions ended, by close code; 0: a code of the peer's own
 }
@@ -22,7 +23,7 @@ type Stats struct {
 // metrics are the counters themselves: plain atomics, since some are on hot paths. The tables are fixed, so what is sent
 // cannot make them grow.
 type metrics struct {
-	accepted, failed, frames, messages, rateLimited atomic.Uint64
+	accepted, failed, frames, messages, rateLimited, badTokens atomic.Uint64
 
 	handshakes codeCounts
 	errors     codeCounts
@@ -80,7 +81,7 @@ func (e *Edge) Stats() Stats {
 	m := &e.metrics
 	st := Stats{
 		Sessions: e.sessions.Load(), Accepted: m.accepted.Load(), Failed: m.failed.Load(), Refused: m.handshakes.all(),
-		Frames: m.frames.Load(), Messages: m.messages.Load(), RateLimited: m.rateLimited.Load(), Errors: m.errors.all(),
+		Frames: m.frames.Load(), Messages: m.messages.Load(), RateLimited: m.rateLimited.Load(), BadTokens: m.badTokens.Load(), Errors: m.errors.all(),
 		Closed: map[CloseCode]uint64{0: m.otherClose.Load()},
 	}
 	for i, c := range closeCounted {

@@ -177,9 +177,7 @@ func (p *poller) adopt(s *session, held []byte) {
 		p.table = append(p.table, make([]*session, max(n, 2*len(p.table))-len(p.table))...)
 	}
 	p.table[s.fd] = s
-	if len(held) > 0 {
-		s.took(held)
-	}
+	s.begin(held)
 	s.owned()
 	if err := unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, int(s.fd), &unix.EpollEvent{Events: anything, Fd: s.fd, Pad: int32(s.gen)}); err != nil {
 		p.e.log.Error("session not watched", "session_id", s.h.ID, "err", err)

@@ -48,9 +48,7 @@ func (p *portable) start(held []byte) {
 // read is the reader: the goroutine lives as long as the session and closes the connection at its end.
 func (p *portable) read(held []byte) {
 	s := p.s
-	if len(held) > 0 {
-		s.took(held)
-	}
+	s.begin(held)
 	if errors.Is(p.readAll(make([]byte, pipeReadBytes)), io.EOF) {
 		// Behind a peer's orderly end the last replies and the close frame are still written, if it takes them.
 		_ = p.nc.SetWriteDeadline(time.Now().Add(s.e.cfg.CloseTimeout))

@@ -23,10 +23,13 @@ type problem struct {
 func (p *problem) Error() string { return p.text }
 
 var (
-	errNotJoined = &problem{code: frame.CodeNotJoined, text: "the session is not a member of this room"}
-	errReserved  = &problem{code: frame.CodeNotPermitted, text: reservedText}
-	errBusy      = &problem{code: frame.CodeBusy, text: "the answer to an earlier question is not yet on its way", retry: 100 * time.Millisecond}
-	errRoomLimit = &problem{code: frame.CodeRoomLimit, text: "the session is in as many rooms as it may be"}
+	errNotJoined  = &problem{code: frame.CodeNotJoined, text: "the session is not a member of this room"}
+	errReserved   = &problem{code: frame.CodeNotPermitted, text: reservedText}
+	errDenied     = &problem{code: frame.CodeNotPermitted, text: "the token does not grant this here"}
+	errToken      = &problem{code: frame.CodeBadToken, text: refuseToken.text}
+	errNoPresence = &problem{code: frame.CodeNotPermitted, text: "presence is turned off on this server"}
+	errBusy       = &problem{code: frame.CodeBusy, text: "the answer to an earlier question is not yet on its way", retry: 100 * time.Millisecond}
+	errRoomLimit  = &problem{code: frame.CodeRoomLimit, text: "the session is in as many rooms as it may be"}
 
 	problemOverloaded = &problem{code: frame.CodeOverloaded, text: "the room cannot take more at the moment", retry: time.Second}
 	problemAway       = &problem{code: frame.CodeBrokerUnavailable, text: "not to be had at the moment", retry: time.Second}

@@ -2,11 +2,15 @@ package edge
 
 import (
 	"context"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/presence"
 )
 
 const (
@@ -17,9 +21,10 @@ const (
 	historyTimeout  = 5 * time.Second
 )
 
-// who answers with the room's counts; nobody is listed.
-func (s *session) who(in frame.In) error {
-	if _, _, err := in.Who(); err != nil {
+// who answers with a page of the room's users.
+func (s *session) who(ctx context.Context, in frame.In) error {
+	after, limit, err := in.Who()
+	if err != nil {
 		return err
 	}
 	room, err := s.room(in.Room)
@@ -29,12 +34,37 @@ func (s *session) who(in frame.In) error {
 	if !s.joined(room) {
 		return errNotJoined
 	}
+	if s.grants.For(room)&auth.See == 0 {
+		return errDenied
+	}
+	if s.e.cfg.Presence == nil {
+		return errNoPresence
+	}
 	if s.use.replied {
 		return errBusy
 	}
+	ctx, cancel := context.WithTimeout(ctx, historyTimeout)
+	defer cancel()
+	roster, err := s.e.cfg.Presence.Room(ctx, room)
+	if err != nil {
+		return err
+	}
 	s.use.replied = true
-	users, sessions := s.e.hub.Count(room)
-	s.h.Send(room, frame.Who{Room: room, Ref: in.Ref, Users: users, Sessions: sessions}.Append(nil, nowMS()))
+	w := frame.Who{Room: room, Ref: in.Ref, Users: roster.Totals.Users(), Sessions: roster.Sessions}
+	size := 0
+	from := 0
+	if after != "" {
+		from, _ = slices.BinarySearchFunc(roster.Users, after+"\x00", func(u presence.User, id string) int { return strings.Compare(u.ID, id) })
+	}
+	for _, u := range roster.Users[from:] {
+		size += messageOverhead + 2*len(u.ID) + len(u.Info)
+		if len(w.Members) == limit || size > replyBytes {
+			w.Next = w.Members[len(w.Members)-1].UserID
+			break
+		}
+		w.Members = append(w.Members, frame.Member{UserID: u.ID, Status: u.Status.String(), Since: u.Since, Sessions: int(u.Sessions), Info: u.Info})
+	}
+	s.h.Send(room, w.Append(nil, nowMS()))
 	return nil
 }
 
@@ -51,6 +81,9 @@ func (s *session) readable(name string) (message.Room, error) {
 	room, err := s.room(name)
 	if err == nil && !s.joined(room) {
 		err = errNotJoined
+	}
+	if err == nil && s.grants.For(room)&auth.History == 0 {
+		err = errDenied
 	}
 	return room, err
 }

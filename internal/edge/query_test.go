@@ -139,7 +139,7 @@ func TestAReplyIsCutToWhatASessionMayHaveInMemory(t *testing.T) {
 
 func TestHistoryShowsNothingThatExcludesTheReader(t *testing.T) {
 	s := serve(t, fast, named())
-	c := s.connect("/ws/general", "Test: alice")
+	c := s.connect("/ws/general", "Authorization: Bearer alice")
 	c.want("subscribed")
 	for _, user := range []string{"alice", "bob"} {
 		m := &message.Message{Type: "chat", Room: "general", Data: []byte(`"not for ` + user + `"`), ExcludeUsers: []string{user}}
@@ -158,7 +158,7 @@ func TestTheOwnAndTheGlobalRoomHaveAHistory(t *testing.T) {
 	s := serve(t, fast, named())
 	s.bus.put(message.UserRoom("alice"), `"n"`)
 	s.bus.put(message.Global, `"g"`)
-	c := s.connect("/ws", "Test: alice")
+	c := s.connect("/ws", "Authorization: Bearer alice")
 	c.next("welcome")
 	for room, want := range map[string]string{"@me": `"n"`, "@global": `"g"`} {
 		c.say(`{"type":"history","room":"%s"}`, room)

@@ -13,6 +13,7 @@ type inbox struct {
 	frames [][]byte
 	buf    []byte  // where those lie that the parser did not assemble
 	last   *ending // how the session ends after them; nil: it goes on
+	opens  bool    // it is the session's first: Opened runs before
 }
 
 // ending is why no more can be read.
@@ -31,6 +32,25 @@ func (s *session) took(b []byte) {
 	}
 	s.allow()
 	s.feed(b)
+}
+
+// begin is the reader's first act. held is what net/http had read already. With callbacks the session begins with a run of its
+// handler, whether it has sent something or not.
+func (s *session) begin(held []byte) {
+	if len(held) > 0 {
+		s.took(held)
+	}
+	if s.conn != nil && !s.busy.Load() && !s.closing.Load() {
+		s.run(&inbox{opens: true})
+	}
+}
+
+// run gives what was read to a handler. Until it is done the session is not read.
+func (s *session) run(in *inbox) {
+	s.greeted = true
+	s.partAt.Store(0)
+	s.busy.Store(true)
+	s.e.work.Go(func() { s.handle(in) })
 }
 
 // deaf: so much has come after our close frame that nothing more is read. The connection stays until the peer ends it or its
@@ -81,9 +101,8 @@ func (s *session) fed(in *inbox, pong []byte, last *ending) {
 	switch {
 	case in != nil:
 		in.last = last
-		s.partAt.Store(0)
-		s.busy.Store(true)
-		s.e.work.Go(func() { s.handle(in) })
+		in.opens = s.conn != nil && !s.greeted
+		s.run(in)
 	case last != nil:
 		s.end(last)
 	default:

@@ -33,6 +33,7 @@ var (
 	refuseDraining = &refusal{status: http.StatusServiceUnavailable, code: frame.CodeDraining, text: "server is going down or not yet up", retry: 1}
 	refuseRoom     = &refusal{status: http.StatusBadRequest, code: frame.CodeBadRoom, text: badRoomText, close: CloseNotAllowed}
 	refuseReserved = &refusal{status: http.StatusForbidden, code: frame.CodeNotPermitted, text: reservedText, close: CloseNotAllowed}
+	refuseDenied   = &refusal{status: http.StatusForbidden, code: frame.CodeNotPermitted, text: errDenied.text, close: CloseNotAllowed}
 
 	refuseToken   = unauthorized(CloseNotAllowed)
 	refuseExpired = unauthorized(CloseExpired)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
@@ -13,12 +14,15 @@ import (
 // maxBatch is how many rooms one subscribe or unsubscribe may name.
 const maxBatch = 128
 
-// allGrants is what every session may do until tokens say otherwise.
-const allGrants = "rwph"
-
-// subscribed is the answer to a join; the hub fills in how it went.
-func subscribed(room message.Room, ref string) *frame.Subscribed {
-	return &frame.Subscribed{Room: room, Ref: ref, Presence: "off", Grants: allGrants}
+// join is the join of a granted room with its answer; the hub fills in how it went.
+func (s *session) join(room message.Room, ref string) hub.Join {
+	ops := s.grants.For(room)
+	sees := ops&auth.See != 0 && s.e.cfg.Presence != nil
+	f := &frame.Subscribed{Room: room, Ref: ref, Presence: "off", Grants: ops.String()}
+	if sees {
+		f.Presence, f.Counts = "events", true
+	}
+	return hub.Join{Room: room, Frame: f, Presence: sees}
 }
 
 // subscribe joins rooms and waits until the joins stand, so that no later frame is judged before.
@@ -31,6 +35,9 @@ func (s *session) subscribe(ctx context.Context, in frame.In) error {
 	count := s.h.RoomCount() - len(s.use.left)
 	for _, w := range wants {
 		room, err := s.room(w.Room)
+		if err == nil && s.grants.For(room)&auth.Receive == 0 {
+			err = errDenied
+		}
 		if err == nil && !s.joined(room) {
 			if count++; count > s.e.cfg.MaxRooms {
 				count, err = count-1, errRoomLimit
@@ -43,8 +50,9 @@ func (s *session) subscribe(ctx context.Context, in frame.In) error {
 		if slices.ContainsFunc(joins, func(j hub.Join) bool { return j.Room == room }) {
 			continue // the default room, and its name besides
 		}
-		from, resume := resumeFrom(room, w.LastID)
-		joins = append(joins, hub.Join{Room: room, From: from, Resume: resume, Frame: subscribed(room, in.Ref), Presence: true})
+		j := s.join(room, in.Ref)
+		j.From, j.Resume = resumeFrom(room, w.LastID)
+		joins = append(joins, j)
 		s.use.left = slices.DeleteFunc(s.use.left, func(r message.Room) bool { return r == room })
 	}
 	if len(joins) == 0 {

@@ -2,25 +2,25 @@ package edge
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
 )
 
 // named is a setup in which the header Test names the user.
 func named() setup {
-	return setup{cfg: Config{Authenticate: func(r *http.Request) (Identity, error) {
-		return Identity{User: r.Header.Get("Test")}, nil
+	return setup{cfg: Config{Verify: func(token string) (auth.Identity, error) {
+		return auth.Identity{User: token, Grants: everything}, nil
 	}}}
 }
 
 func TestUserAndSessionAreWhoTheServerSays(t *testing.T) {
 	s := serve(t, fast, named())
-	c := s.connect("/ws/general", "Test: alice")
+	c := s.connect("/ws/general", "Authorization: Bearer alice")
 	if w := c.next("welcome"); w.field("user") != "alice" || w.field("session") == "alice" {
 		t.Errorf("welcome %s", w.Data)
 	}
@@ -144,7 +144,7 @@ func TestAfterUnsubscribeNothingOfTheRoomComesOrIsTaken(t *testing.T) {
 
 func TestAKeyPublishesOnce(t *testing.T) {
 	s := serve(t, fast, named())
-	a, b := s.connect("/ws/general", "Test: alice"), s.connect("/ws/general", "Test: alice")
+	a, b := s.connect("/ws/general", "Authorization: Bearer alice"), s.connect("/ws/general", "Authorization: Bearer alice")
 	a.want("subscribed")
 	b.want("subscribed")
 	a.say(`{"type":"chat","key":"k","ref":"1"}`)
@@ -200,21 +200,6 @@ func TestPresenceStatusIsAcknowledged(t *testing.T) {
 	}
 }
 
-func TestWhoCountsTheRoom(t *testing.T) {
-	s := serve(t, fast, setup{})
-	c, other := s.connect("/ws/general"), s.connect("/ws/general")
-	c.want("subscribed")
-	other.want("subscribed")
-	c.send(string(text(`{"type":"who","ref":"1"}`)) + string(text(`{"type":"who","ref":"2"}`)))
-	f := c.next("presence")
-	if f.Ref != "1" || f.field("sessions") != 2.0 || len(f.field("members").([]any)) != 0 {
-		t.Errorf("%s", f.Data)
-	}
-	if f := c.next("error busy"); f.Ref != "2" || f.field("retry_after_ms") == nil {
-		t.Errorf("%s", f.Data)
-	}
-}
-
 func TestASessionGoesOnAtItsLastID(t *testing.T) {
 	onPaths(t, func(t *testing.T, p path) {
 		s := serve(t, p, named())
@@ -223,7 +208,7 @@ func TestASessionGoesOnAtItsLastID(t *testing.T) {
 			ids = append(ids, s.bus.put("general", fmt.Sprint(i)))
 		}
 		s.bus.put(message.UserRoom("alice"), `"note"`)
-		c := s.connect("/ws/general?last_id="+ids[1].String(), "Test: alice")
+		c := s.connect("/ws/general?last_id="+ids[1].String(), "Authorization: Bearer alice")
 		w := c.next("welcome")
 		if id, _ := message.ParseID(w.ID); id.Position != ids[1].Position || id.Low.Tag() != message.Room("general").Tag() {
 			t.Errorf("welcome %s does not repeat the position of %s", w.ID, ids[1])

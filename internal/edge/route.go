@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -19,6 +20,7 @@ const (
 type asked struct {
 	rooms   []askedRoom // each once, in order: the path's, then those of the query
 	lastIDs []message.ID
+	token   string
 	inFrame bool // refuse=close: refusals of token or room come as a frame and a close code
 }
 
@@ -60,6 +62,8 @@ func ask(rest, query string) *asked {
 		switch unescape(k, url.QueryUnescape) {
 		case "room":
 			a.add(v)
+		case "token":
+			a.token = v
 		case "refuse":
 			a.inFrame = v == "close"
 		case "last_id":
@@ -94,6 +98,15 @@ func (a *asked) add(name string) {
 		r.why = refuseRoom
 	}
 	a.rooms = append(a.rooms, r)
+}
+
+// permit refuses rooms that are not granted.
+func (a *asked) permit(g *auth.Grants) {
+	for i := range a.rooms {
+		if r := &a.rooms[i]; r.why == nil && g.For(r.room)&auth.Receive == 0 {
+			r.why = refuseDenied
+		}
+	}
 }
 
 // refused tells why the URL's rooms let nobody in: there are some, and none can be joined.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/message"
 )
@@ -94,7 +95,7 @@ func TestHandshakesAreRefusedInJSONWithTheirStatus(t *testing.T) {
 }
 
 func TestRefusalsThatHelpHaveTheirHeader(t *testing.T) {
-	s := serve(t, fast, setup{cfg: Config{Authenticate: func(*http.Request) (Identity, error) { return Identity{}, errors.New("secret detail") }}})
+	s := serve(t, fast, setup{cfg: Config{Verify: func(string) (auth.Identity, error) { return auth.Identity{}, errors.New("secret detail") }}})
 	for _, c := range []struct{ target, header, value string }{
 		{"/ws/a", "WWW-Authenticate", "Bearer"},
 	} {
@@ -142,7 +143,7 @@ func TestAFullEdgeAndAnEndingOneSay503(t *testing.T) {
 func TestRefuseCloseCompletesTheHandshakeAndTellsInAFrame(t *testing.T) {
 	id := message.ID{Position: message.At(1700000000000, 5), Low: message.NewMinter(3).Low(message.Room("lobby").Tag(), false)}
 	var deny error
-	s := serve(t, fast, setup{cfg: Config{Authenticate: func(*http.Request) (Identity, error) { return Identity{User: "u1"}, deny }}})
+	s := serve(t, fast, setup{cfg: Config{Verify: func(string) (auth.Identity, error) { return auth.Identity{User: "u1", Grants: everything}, deny }}})
 	for _, c := range []struct {
 		name, target string
 		deny         error
@@ -152,12 +153,12 @@ func TestRefuseCloseCompletesTheHandshakeAndTellsInAFrame(t *testing.T) {
 		{"bad room", "/ws/a//b?refuse=close&last_id=" + id.String(), nil, "error bad_room", 4502},
 		{"the server's room", "/ws/@me?refuse=close", nil, "error not_permitted", 4502},
 		{"bad token", "/ws/a?refuse=close", errors.New("x"), "error bad_token", 4502},
-		{"expired token", "/ws/a?refuse=close", fmt.Errorf("jwt: %w", ErrExpired), "error bad_token", 4500},
+		{"expired token", "/ws/a?refuse=close", fmt.Errorf("jwt: %w", auth.ErrExpired), "error bad_token", 4500},
 		{"revoked token", "/ws/a?refuse=close", ErrRevoked, "error bad_token", 4501},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			deny = c.deny
-			ws := s.connect(c.target)
+			ws := s.connect(c.target, "Authorization: Bearer u1")
 			f := ws.next(c.code)
 			got, ok := message.ParseID(f.ID)
 			if !ok || !got.Low.Unstored() {
@@ -264,7 +265,7 @@ func stripped(prefix string) func(http.Handler) http.Handler {
 }
 
 func TestAnAgreedSubprotocolIsNamedAndATokenNeverComesBack(t *testing.T) {
-	s := serve(t, fast, setup{})
+	s := serve(t, fast, named())
 	res := s.raw().ask("/ws", nil, "Sec-WebSocket-Protocol: bearer.secret, realtime", "Sec-WebSocket-Extensions: permessage-deflate")
 	if res.StatusCode != 101 || res.Header.Get("Sec-WebSocket-Protocol") != "realtime" || res.Header.Get("Sec-WebSocket-Extensions") != "" {
 		t.Errorf("%d %v", res.StatusCode, res.Header)

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/presence"
 	"github.com/slack5/realtime/internal/wire"
 )
 
@@ -22,19 +24,26 @@ type session struct {
 	ping      atomic.Uint32 // pingNone, pingQueued or pingWritten; shared like the fields at the end
 	gen       uint32        // tells events of an earlier owner of the number
 	anonymous bool
+	silent    atomic.Bool // has sent nothing for long: presence knows
+	warned    atomic.Bool // of the token's end
+	away      uint8       // why it is; guarded by the edge's lock for it
 	h         *hub.Session
-	first     message.Room // what a frame without a room means; "": the URL named none
+	here      *presence.Session // nil: nobody is told
+	conn      *Conn             // nil: no callbacks
+	first     message.Room      // what a frame without a room means; "": the URL named none
 
 	// the reader's
-	parser wire.Parser
-	junk   uint32 // bytes thrown away while closing
-	second uint16 // in which the parser's allowance was given
-	edge   bool   // there may be something to read
-	fin    bool   // the peer has ended its side: a short read proves nothing, read to the end
-	doomed bool   // forgotten before it was adopted
+	parser  wire.Parser
+	junk    uint32 // bytes thrown away while closing
+	second  uint16 // in which the parser's allowance was given
+	edge    bool   // there may be something to read
+	fin     bool   // the peer has ended its side: a short read proves nothing, read to the end
+	doomed  bool   // forgotten before it was adopted
+	greeted bool   // a handler has run
 
 	// the handler's, of which there is one at a time
-	use *usage // nil until the session sends something
+	use    *usage // nil until the session sends something
+	grants *auth.Grants
 
 	// the wheel's, under its lock
 	linked     bool
@@ -50,6 +59,8 @@ type session struct {
 	partAt  atomic.Uint32 // tick at which the message under way began; 0: none, or busy
 	shutAt  atomic.Uint32 // tick at which our side was shut down; 0: it was not
 	pingAt  atomic.Uint32 // tick at which it was written
+	expires atomic.Uint32 // tick at which the token ends; 0: never
+	spoke   atomic.Uint32 // tick of the last frame
 }
 
 var _ hub.Writer = (*session)(nil)
@@ -110,6 +121,9 @@ func (s *session) Shut(code int) {
 
 // Release implements hub.Writer.
 func (s *session) Release() {
+	if s.here != nil {
+		s.here.Close()
+	}
 	if s.pipe != nil {
 		s.pipe.release()
 		return
@@ -132,6 +146,9 @@ func (s *session) gone() {
 	s.e.wheel.remove(s)
 	if !s.closing.Swap(true) {
 		s.e.metrics.closed(closeUnannounced)
+	}
+	if s.conn != nil {
+		s.conn.gone()
 	}
 	s.h.Gone()
 }

@@ -25,7 +25,7 @@ type wheel struct {
 	clock   atomic.Uint32
 
 	// static: the deadlines in units
-	second, ping, pong, assembly, close tick
+	second, ping, pong, assembly, close, warn, away tick
 
 	mu     sync.Mutex
 	slots  [slots]*session // heads of lists through session.next
@@ -39,6 +39,7 @@ func newWheel(c *Config) *wheel {
 	w.second = w.ticks(time.Second)
 	w.ping, w.pong = w.ticks(c.PingInterval), w.ticks(c.PongTimeout)
 	w.assembly, w.close = w.ticks(c.AssemblyTimeout), w.ticks(c.CloseTimeout)
+	w.warn, w.away = w.ticks(warnBefore), w.ticks(max(c.AwayAfter, 0))
 	w.clock.Store(1)
 	return w
 }

@@ -105,6 +105,22 @@ func (p Pong) Append(b []byte, now int64) []byte {
 	return f.close(now, p.Ref)
 }
 
+// Own is a frame of any type for one session only. It copies Data.
+type Own struct {
+	Type message.Type
+	Room message.Room
+	From string // empty: absent
+	Data []byte // JSON; nil is null
+}
+
+// Append appends the frame.
+func (o Own) Append(b []byte, now int64) []byte {
+	f := envelope(b, o.Type, o.Room, ownBytes+len(o.Data))
+	f.optional("from", o.From)
+	f.json("data", o.Data)
+	return f.close(now, "")
+}
+
 // Error says why something was not done. Text must be fit for the one who gets it and quote nothing of what was sent.
 type Error struct {
 	Room         message.Room

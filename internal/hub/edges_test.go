@@ -93,8 +93,8 @@ func TestASocketThatDiesDuringAJoinEndsItsSessionOnly(t *testing.T) {
 		if got := chats(q.drain(), "x"); !slices.Equal(got, []string{"1"}) {
 			t.Errorf("another session got %v", got)
 		}
-		if users, _ := r.h.Count("x"); users != 1 {
-			t.Errorf("%d sessions in the room, want the one that lives", users)
+		if n := r.h.lookup("x").count.Load(); n != 1 {
+			t.Errorf("%d sessions in the room, want the one that lives", n)
 		}
 	})
 }

@@ -305,8 +305,14 @@ func inBubble(t *testing.T, cfg Config, f func(r *rig)) {
 // open opens a session that joins rooms from now, or with the ids given.
 func (r *rig) open(limit int, last map[message.Room]string, rooms ...message.Room) *peer {
 	r.t.Helper()
+	return r.begin(limit, last, nil, rooms...)
+}
+
+// begin is open, and somebody is told where the session is.
+func (r *rig) begin(limit int, last map[message.Room]string, here Presence, rooms ...message.Room) *peer {
+	r.t.Helper()
 	w := &socket{limit: limit}
-	o := Open{ID: "s", User: "s", Writer: w, Anchor: message.Global, Fallback: message.Global, Welcome: frame.Welcome{Session: "s"}.Append(nil, 0)}
+	o := Open{ID: "s", User: "s", Writer: w, Anchor: message.Global, Fallback: message.Global, Welcome: frame.Welcome{Session: "s"}.Append(nil, 0), Presence: here}
 	for i, room := range append(rooms, message.Global) {
 		j := Join{Room: room, Frame: &frame.Subscribed{Room: room}}
 		if room == message.Global {

@@ -41,6 +41,9 @@ type Config struct {
 	JoinTimeout   time.Duration // for a room to become live, and for history to be read; default 5 s
 	Linger        time.Duration // an empty room stays subscribed; default 45 s
 	ResumeLimit   int           // messages a resume may bring; default 5,000
+	// Count tells who is in a room, for `subscribed`: users and sessions, and whether they are too many to be told one by
+	// one. Shards call it; it must not wait. nil: not told.
+	Count func(message.Room) (users, sessions int, many bool)
 	// Observe is called once per traversal of a room with the age of its oldest new entry. nil: nobody asks.
 	Observe func(time.Duration)
 }
@@ -212,14 +215,4 @@ func (h *Hub) release(r *room) {
 	if idle {
 		h.empty.add(r, end)
 	}
-}
-
-// Count returns the users and sessions of a room on this node.
-func (h *Hub) Count(name message.Room) (users, sessions int) {
-	r := h.lookup(name)
-	if r == nil {
-		return 0, 0
-	}
-	n := int(r.count.Load())
-	return n, n
 }

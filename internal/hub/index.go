@@ -16,8 +16,6 @@ const (
 	presence                    // for members that may see presence
 	excluding                   // not for everyone: see log.masked
 	notice                      // gap, degraded, restored: the server's own
-
-	special = presence | excluding
 )
 
 // rec is an entry of the index, 32 bytes.
@@ -136,7 +134,7 @@ type snap struct {
 // take copies what the snapshot needs; the room's lock is held.
 func (s *snap) take(l *log) {
 	s.index, s.chunks, s.first = l.index, l.chunks, l.first
-	s.pos, s.base, s.mixed, s.end = l.pos, l.base, l.special > 0, l.end()
+	s.pos, s.base, s.mixed, s.end = l.pos, l.base, l.mixed(), l.end()
 	s.used = 0
 	if k := len(l.chunks); k > 0 {
 		s.used = l.chunks[k-1].used

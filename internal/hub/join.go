@@ -85,6 +85,9 @@ func (sh *shard) admit(m *member) {
 	r.count.Add(1)
 	l := &r.log
 	m.res.join, m.pos = l.head, l.head
+	if !m.sees {
+		l.blind++
+	}
 	asked := m.res.asked
 	unknown := asked && m.res.from.Position > max(l.pos, now.After(ahead))
 	if !asked || unknown {
@@ -92,6 +95,9 @@ func (sh *shard) admit(m *member) {
 		m.res.from.Position = l.pos
 	}
 	r.mu.Unlock()
+	if s.here != nil {
+		s.here.Joined(r.name)
+	}
 	sh.stood(m)
 	switch { // what is sent may find the socket dead, and then m is a member no more: nothing of it is looked at afterwards
 	case !asked:
@@ -150,9 +156,11 @@ func (sh *shard) stand(m *member) {
 // answer sends a member its subscribed frame: where it stands now, and who is there.
 func (sh *shard) answer(m *member, f *frame.Subscribed) {
 	f.LastID = message.ID{Position: m.at, Low: sh.h.minter.Low(m.r.tag, true)}
-	if f.Counts {
-		n := int(m.r.count.Load())
-		f.Users, f.Sessions = n, n
+	if count := sh.h.cfg.Count; f.Counts && count != nil {
+		many := false
+		if f.Users, f.Sessions, many = count(m.r.name); many && f.Presence == "events" {
+			f.Presence = "counts"
+		}
 	}
 	b := f.Append(nil, time.Now().UnixMilli())
 	m.s.owed.Add(int32(len(b)))
@@ -173,6 +181,25 @@ func (sh *shard) leave(s *Session, name message.Room, f []byte) {
 	}
 	sh.queue(s, f)
 	sh.flush(s)
+}
+
+// see changes whether a member sees presence entries.
+func (sh *shard) see(s *Session, name message.Room, sees bool) {
+	m := s.findLocked(name)
+	if m == nil || m.sees == sees {
+		return
+	}
+	m.sees = sees
+	if m.t == nil {
+		return // counted when it is admitted
+	}
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	if sees {
+		m.r.log.blind--
+	} else {
+		m.r.log.blind++
+	}
 }
 
 func (sh *shard) leaveAll(s *Session) {
@@ -196,6 +223,7 @@ func (sh *shard) remove(m *member, why loss) {
 		m.res = nil
 	}
 	sh.caughtUp(m)
+	stood := m.t != nil
 	r.mu.Lock()
 	sh.unpark(m)
 	if t := m.t; t != nil {
@@ -206,6 +234,9 @@ func (sh *shard) remove(m *member, why loss) {
 		t.members = t.members[:last]
 		t.size--
 		r.count.Add(-1)
+		if !m.sees {
+			r.log.blind--
+		}
 		if owed := r.log.head - m.pos; owed > 0 {
 			sh.n.lost[why] += uint64(owed)
 		}
@@ -223,5 +254,8 @@ func (sh *shard) remove(m *member, why loss) {
 	}
 	m.t = nil
 	s.mu.Unlock()
+	if stood && s.here != nil {
+		s.here.Left(r.name, why == lossClosed)
+	}
 	sh.h.release(r)
 }

@@ -24,11 +24,12 @@ type chunk struct {
 // at the head, fillers put pages of history in front. Guarded by the room's lock.
 type log struct {
 	index
-	chunks  []*chunk
-	first   int32                      // number of chunks[0]
-	bytes   int64                      // what the chunks and index pages hold, charged to the node's budget
-	special int                        // entries that not every member gets
-	masked  map[int64]*message.Message // their exclusions, by entry number
+	chunks []*chunk
+	first  int32                      // number of chunks[0]
+	bytes  int64                      // what the chunks and index pages hold, charged to the node's budget
+	masked map[int64]*message.Message // exclusions of the entries that have some, by entry number
+	news   int                        // presence entries
+	blind  int                        // members that do not see those
 	// base: everything at or before it is not in the log. It is the stored position before the front, or, of a room
 	// without history, the broker's time when the room was asked for.
 	base message.Position
@@ -117,13 +118,26 @@ func (l *log) evict() {
 	l.bytes -= int64(cap(c.b))
 }
 
+// mixed tells whether some entries are not for every member.
+func (l *log) mixed() bool { return len(l.masked) > 0 || l.news > 0 && l.blind > 0 }
+
+// mask notes an entry's exclusions.
+func (l *log) mask(n int64, m *message.Message) {
+	if l.masked == nil {
+		l.masked = make(map[int64]*message.Message)
+	}
+	l.masked[n] = m
+}
+
 // dropTo moves the front.
 func (l *log) dropTo(n int64) {
-	if l.special > 0 {
+	if l.news+len(l.masked) > 0 {
 		for i := l.front; i < n; i++ {
-			if l.at(i).flags&special != 0 {
-				l.special--
+			switch flags := l.at(i).flags; {
+			case flags&excluding != 0:
 				delete(l.masked, i)
+			case flags&presence != 0:
+				l.news--
 			}
 		}
 	}

@@ -212,10 +212,7 @@ func (h *Hub) putInFront(r *room, base, link message.Position, page message.Page
 	was := l.bytes
 	l.splice(b.b, b.recs, base, link)
 	for i, m := range b.masks {
-		if l.special++; l.masked == nil {
-			l.masked = make(map[int64]*message.Message)
-		}
-		l.masked[l.front+int64(i)] = m
+		l.mask(l.front+int64(i), m)
 	}
 	grown := l.bytes - was
 	r.mu.Unlock()

@@ -120,6 +120,20 @@ func (h *Hub) Append(e message.Entry) {
 	buffers.Put(buf)
 }
 
+// Announce appends a message of this node's own that no history keeps, for the members here. It gives it its id: the place
+// that the room has reached.
+func (h *Hub) Announce(m *message.Message) {
+	r := h.lookup(m.Room)
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	at := r.log.pos
+	r.mu.Unlock()
+	m.ID = message.ID{Position: at, Low: h.minter.Low(r.tag, true)}
+	h.Append(message.Entry{Message: m, Flags: message.Ephemeral})
+}
+
 // append adds a frame to the log. pos and prev are looked at if it is stored.
 func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *message.Message) {
 	now := time.Now().UnixMilli()
@@ -138,14 +152,10 @@ func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *m
 		e.pos = max(pos, l.pos)
 	}
 	n := l.add(f, e)
-	if flags&special != 0 {
-		l.special++
-		if mask != nil {
-			if l.masked == nil {
-				l.masked = make(map[int64]*message.Message)
-			}
-			l.masked[n] = mask
-		}
+	if mask != nil {
+		l.mask(n, mask)
+	} else if flags&presence != 0 {
+		l.news++
 	}
 	r.trim(now)
 	grown := l.bytes - was

@@ -21,6 +21,7 @@ type Session struct {
 	User string // of an anonymous session its ID
 
 	h       *Hub
+	here    Presence                // nil: nobody asks where it is
 	owed    atomic.Int32            // bytes of own frames posted and not written
 	over    atomic.Bool             // they passed the budget: the session is being cut
 	opening atomic.Pointer[joining] // nil: the joins of Open stand
@@ -122,6 +123,15 @@ type Open struct {
 	Preface  []byte       // raw bytes that go before the welcome: what completes a handshake
 	Welcome  []byte       // rendered, written before anything else; empty: none
 	Joins    []Join       // all count as resuming until they stand
+	Presence Presence     // told of the session's memberships; nil: nobody
+}
+
+// Presence is told where a session is a member. The session's shard calls it, which must not wait: each Joined is followed by
+// one Left.
+type Presence interface {
+	Joined(room message.Room)
+	// Left: closed tells a session that ended from one that left the room.
+	Left(room message.Room, closed bool)
 }
 
 // Join describes a join.
@@ -135,7 +145,7 @@ type Join struct {
 
 // Open begins a session; ErrClosed after the hub's end. The writer's Resume is called once the joins stand.
 func (h *Hub) Open(o Open) (*Session, error) {
-	s := &Session{ID: o.ID, User: o.User, h: h, w: o.Writer, sh: h.shards[h.next.Add(1)%uint32(len(h.shards))]}
+	s := &Session{ID: o.ID, User: o.User, h: h, here: o.Presence, w: o.Writer, sh: h.shards[h.next.Add(1)%uint32(len(h.shards))]}
 	call := newJoining(len(o.Joins))
 	s.opening.Store(call)
 	ms := s.ask(o.Joins, call, true)
@@ -220,6 +230,15 @@ func (j *joining) wait(ctx context.Context) error {
 func (s *Session) Leave(room message.Room, f []byte) {
 	s.owed.Add(int32(len(f)))
 	s.sh.post(event{kind: evLeave, s: s, name: room, b: f})
+}
+
+// See says whether the session sees presence entries of a room from now on.
+func (s *Session) See(room message.Room, sees bool) {
+	kind := evUnsee
+	if sees {
+		kind = evSee
+	}
+	s.sh.post(event{kind: kind, s: s, name: room})
 }
 
 // Send posts an own frame: text, whose id the shard stamps for room ("": the session's anchor), or a control frame. f is

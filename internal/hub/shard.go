@@ -20,6 +20,8 @@ const (
 	evOpen
 	evJoin
 	evLeave
+	evSee
+	evUnsee
 	evOwn
 	evDone
 	evClose
@@ -177,6 +179,8 @@ func (sh *shard) do(e *event) {
 		sh.join(s, e.ms)
 	case evLeave:
 		sh.leave(s, e.name, e.b)
+	case evSee, evUnsee:
+		sh.see(s, e.name, e.kind == evSee)
 	case evOwn:
 		sh.send(s, e.name, e.b)
 	case evDone:

@@ -20,15 +20,18 @@ import (
 	"github.com/slack5/realtime/internal/edge"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/presence"
 	"github.com/slack5/realtime/internal/publish"
 )
 
 // Config of a Node. Zero values of the parts are their defaults.
 type Config struct {
-	Hub     hub.Config
-	Edge    edge.Config
-	Memory  broker.MemoryConfig
-	Publish publish.Config
+	Hub        hub.Config
+	Edge       edge.Config
+	Memory     broker.MemoryConfig
+	Publish    publish.Config
+	Presence   presence.Config
+	NoPresence bool // members are not told who is there
 	// DrainWindow is the time over which Drain spreads the sessions' ends; default 15 s.
 	DrainWindow time.Duration
 }
@@ -37,13 +40,14 @@ const defaultDrainWindow = 15 * time.Second
 
 // Node is one process's share of the rooms.
 type Node struct {
-	cfg     Config
-	name    string
-	broker  broker.Broker
-	hub     *hub.Hub
-	publish *publish.Publisher
-	edge    *edge.Edge
-	ready   chan struct{}
+	cfg      Config
+	name     string
+	broker   broker.Broker
+	presence *presence.Presence
+	hub      *hub.Hub
+	publish  *publish.Publisher
+	edge     *edge.Edge
+	ready    chan struct{}
 }
 
 // New composes a node over the embedded broker. It starts nothing.
@@ -62,6 +66,11 @@ func New(cfg Config, logger *slog.Logger) (*Node, error) {
 		cfg.Memory.Logger = logger
 	}
 	n.broker = broker.NewMemory(cfg.Memory)
+	n.presence = presence.New(cfg.Presence, presence.NewMemory(presence.MemoryConfig{}), n.announce, logger)
+	if !cfg.NoPresence {
+		cfg.Edge.Presence = n.presence
+		cfg.Hub.Count = n.count
+	}
 	n.hub = hub.New(cfg.Hub, n.broker, minter, logger)
 	n.publish = publish.New(cfg.Publish, n.hub, n.broker, minter, logger)
 	if cfg.Edge.Node == "" {
@@ -85,6 +94,17 @@ func (s sessions) Publish(ctx context.Context, m *message.Message, caller, key s
 	return s.Do(ctx, publish.Request{Message: m, Caller: caller, Key: key, Origin: publish.Session})
 }
 
+// announce tells a room's members who has come, changed or gone.
+func (n *Node) announce(room message.Room, u presence.Update) {
+	n.hub.Announce(&message.Message{Room: room, Type: message.TypePresence, Data: render(u), Timestamp: time.Now().UnixMilli(), Ephemeral: true})
+}
+
+// count is what a new member is told.
+func (n *Node) count(room message.Room) (users, sessions int, many bool) {
+	users, sessions = n.presence.Count(room)
+	return users, sessions, n.presence.Mode(room) == presence.Counts
+}
+
 // Name is the node's name, as in ids, logs and `welcome`.
 func (n *Node) Name() string { return n.name }
 
@@ -93,6 +113,9 @@ func (n *Node) Publisher() *publish.Publisher { return n.publish }
 
 // Broker is the bus.
 func (n *Node) Broker() broker.Broker { return n.broker }
+
+// Presence knows who is where.
+func (n *Node) Presence() *presence.Presence { return n.presence }
 
 // Hub delivers.
 func (n *Node) Hub() *hub.Hub { return n.hub }
@@ -114,6 +137,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer endBroker()
 	defer endHub()
 
+	g.Go(func() error { return part("presence", n.presence.Run(brokerCtx)) })
 	up := make(chan struct{})
 	g.Go(func() error { return part("broker", n.broker.Run(brokerCtx, n.hub, func() { close(up) })) })
 	g.Go(func() error {

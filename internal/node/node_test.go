@@ -35,11 +35,16 @@ type running struct {
 
 func compose(t *testing.T) *Node {
 	t.Helper()
-	n, err := New(Config{Edge: edge.Config{Anonymous: true}}, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
+	n, err := New(Config{Edge: edge.Config{Anonymous: true}}, quiet(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// quiet logs what is worth a warning.
+func quiet(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 // start runs n until the test's end.

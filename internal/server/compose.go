@@ -6,12 +6,10 @@ import (
 	"net/http/pprof"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"github.com/slack5/realtime/internal/broker"
-	"github.com/slack5/realtime/internal/edge"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/node"
+	"github.com/slack5/realtime/internal/presence"
 	"github.com/slack5/realtime/internal/publish"
 	"github.com/slack5/realtime/internal/rpc"
 	"github.com/slack5/realtime/internal/telemetry"
@@ -29,11 +27,17 @@ func (s *Server) compose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	edgeConfig, err := s.edgeConfig()
+	if err != nil {
+		return err
+	}
 	s.node, err = node.New(node.Config{
 		Hub:         hub.Config{LogBytes: int64(c.LogBytes), Observe: delivered[0]},
-		Edge:        edge.Config{Anonymous: true, MaxSessions: s.sessionCap(), Origins: c.Origin, LoopbackOrigins: c.Dev},
+		Edge:        edgeConfig,
 		Memory:      broker.MemoryConfig{MaxBytes: int64(c.MemoryBytes), Retention: broker.Retention{Messages: c.HistorySize, Age: c.HistoryTTL}, IdempotencyTTL: c.IdempotencyTTL},
 		Publish:     publish.Config{Observe: func(o publish.Origin, d time.Duration) { published[o](d) }},
+		Presence:    presence.Config{Grace: c.PresenceGrace, CountsAbove: c.PresenceCountsAbove},
+		NoPresence:  !c.Presence,
 		DrainWindow: max(c.DrainWindow, 1), // 0 would be the default
 	}, s.log)
 	if err != nil {
@@ -53,9 +57,15 @@ func (s *Server) compose(ctx context.Context) error {
 func (s *Server) edgeHandler() http.Handler {
 	ws, page := s.node.Handler(), web.Page()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.cfg.Dev && r.URL.Path == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-			page.ServeHTTP(w, r)
-			return
+		if s.cfg.Dev && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			switch r.URL.Path {
+			case "/":
+				page.ServeHTTP(w, r)
+				return
+			case "/dev/token":
+				s.devToken(w, r)
+				return
+			}
 		}
 		ws.ServeHTTP(w, r)
 	})
@@ -102,11 +112,4 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 		code = http.StatusServiceUnavailable
 	}
 	answer(w, code, h)
-}
-
-func answer(w http.ResponseWriter, code int, h health) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
-	_ = json.MarshalWrite(w, h) // the peer has left: nobody to tell
 }

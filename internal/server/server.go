@@ -41,6 +41,8 @@ type Server struct {
 	rpc     *rpc.Server
 	metrics *telemetry.Metrics
 
+	devSecret []byte // signs the tokens that development hands out; nil: none
+
 	edge, ops          *http.Server
 	edgeL, grpcL, opsL net.Listener
 	closers            []func() error // of what New opened, to be run last first
