@@ -76,18 +76,25 @@ func (sh *shard) lookAhead(ms []*member) {
 // finish ends a traversal: the flag is cleared, and set again if the head has moved meanwhile.
 func (sh *shard) finish(t *table) {
 	sn, r := t.trav, t.room
-	if observe := sh.h.cfg.Observe; observe != nil && sn.head > max(t.done, sn.front) && t.size > 0 {
-		observe(time.Duration(time.Now().UnixMilli()-sn.at(max(t.done, sn.front)).when) * time.Millisecond)
+	observe := sh.h.cfg.Observe
+	from, head, when := max(t.done, sn.front), sn.head, int64(0)
+	if head > from && t.size > 0 {
+		when = sn.at(from).when
 	}
-	head := sn.head
 	*sn = snap{}
 	t.trav = nil
 	sh.snaps = append(sh.snaps, sn)
 	r.mu.Lock()
+	span := r.carried(from, head)
 	t.done = head
+	arrived := r.arrived()
 	t.dirty.Store(false)
 	more := r.log.head != head && !t.dirty.Swap(true)
 	r.mu.Unlock()
+	if observe != nil && when != 0 {
+		observe(span, time.Duration(time.Now().UnixMilli()-when)*time.Millisecond)
+	}
+	endAll(arrived)
 	if more {
 		sh.post(event{kind: evDirty, t: t})
 	}

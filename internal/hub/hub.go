@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -44,8 +46,12 @@ type Config struct {
 	// Count tells who is in a room, for `subscribed`: users and sessions, and whether they are too many to be told one by
 	// one. Shards call it; it must not wait. nil: not told.
 	Count func(message.Room) (users, sessions int, many bool)
-	// Observe is called once per traversal of a room with the age of its oldest new entry. nil: nobody asks.
-	Observe func(time.Duration)
+	// Observe is called once per traversal of a room with the age of its oldest new entry, and the span of a traced message
+	// that the traversal carried, if it did. nil: nobody asks.
+	Observe func(trace.SpanContext, time.Duration)
+	// Tracer makes one span of each traced message that has members here, from its Append to the end of the last shard's
+	// traversal that carried it. nil: none.
+	Tracer trace.Tracer
 }
 
 func (c *Config) setDefaults() {

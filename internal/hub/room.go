@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/message"
 )
@@ -36,6 +38,7 @@ type room struct {
 	demand demand        // who waits for history
 	begun  chan struct{} // closed when a shard begins a traversal: publishers wait for it; nil: none does
 	pin    time.Time     // the front stays until then: members that a filler served are passing
+	traced []traced      // messages on their way whose spans have not ended, oldest first
 
 	count  atomic.Int32 // members on all shards
 	late   atomic.Int32 // of these, late ones
@@ -116,7 +119,11 @@ func (h *Hub) Append(e message.Entry) {
 	} else {
 		mask = nil
 	}
-	r.append(*buf, flags, m.ID.Position, e.Prev, mask)
+	var span trace.Span
+	if m.Trace != nil {
+		span = h.fanOut(r, m)
+	}
+	r.append(*buf, flags, m.ID.Position, e.Prev, mask, span)
 	buffers.Put(buf)
 }
 
@@ -134,12 +141,16 @@ func (h *Hub) Announce(m *message.Message) {
 	h.Append(message.Entry{Message: m, Flags: message.Ephemeral})
 }
 
-// append adds a frame to the log. pos and prev are looked at if it is stored.
-func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *message.Message) {
+// append adds a frame to the log. pos and prev are looked at if it is stored. span, if there is one, ends when the frame has
+// reached every shard's members.
+func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *message.Message, span trace.Span) {
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
 	if !r.live {
 		r.mu.Unlock()
+		if span != nil {
+			span.End()
+		}
 		return
 	}
 	l := &r.log
@@ -157,6 +168,11 @@ func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *m
 	} else if flags&presence != 0 {
 		l.news++
 	}
+	var arrived []traced
+	if span != nil {
+		r.follow(n, span)
+		arrived = r.arrived() // the last member may have left meanwhile
+	}
 	r.trim(now)
 	grown := l.bytes - was
 	r.h.stats.appended.Add(1)
@@ -167,6 +183,7 @@ func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *m
 		}
 	}
 	r.mu.Unlock()
+	endAll(arrived)
 	for _, t := range tables {
 		if !t.dirty.Swap(true) {
 			t.sh.post(event{kind: evDirty, t: t})
@@ -185,7 +202,7 @@ func (r *room) notice(f []byte, change func(l *log)) {
 		r.h.charge(r.log.bytes - was)
 	}
 	r.mu.Unlock()
-	r.append(f, notice, 0, 0, nil)
+	r.append(f, notice, 0, 0, nil, nil)
 }
 
 // Live opens the room: its log begins behind tip.

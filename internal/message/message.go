@@ -37,6 +37,16 @@ type Message struct {
 
 	ExcludeSessions []string // sessions that do not get it
 	ExcludeUsers    []string // users that do not get it on any session
+
+	Trace *Trace // nil unless its publish is traced and sampled. It goes to every node with the message, and to no session
+}
+
+// Trace names the span of a message's publish, in the 25 bytes of W3C's trace context: nodes that fan the message out
+// continue it.
+type Trace struct {
+	TraceID [16]byte
+	SpanID  [8]byte
+	Flags   byte
 }
 
 // Excludes tells whether the message is not for this session of this user.

@@ -32,6 +32,8 @@ type Config struct {
 	Publish    publish.Config
 	Presence   presence.Config
 	NoPresence bool // members are not told who is there
+	// Number tells this node's ids from others'; 0: NewNumber's.
+	Number uint16
 	// DrainWindow is the time over which Drain spreads the sessions' ends; default 15 s.
 	DrainWindow time.Duration
 }
@@ -55,10 +57,11 @@ func New(cfg Config, logger *slog.Logger) (*Node, error) {
 	if cfg.DrainWindow == 0 {
 		cfg.DrainWindow = defaultDrainWindow
 	}
-	// A node's number tells its ids from others'. It is random: a quick restart must not repeat identities that members saw.
-	number := uint16(rand.Uint32N(1 << 16))
-	n := &Node{cfg: cfg, name: strconv.FormatUint(uint64(number), 36), ready: make(chan struct{})}
-	minter := message.NewMinter(number)
+	if cfg.Number == 0 {
+		cfg.Number = NewNumber()
+	}
+	n := &Node{cfg: cfg, name: NameOf(cfg.Number), ready: make(chan struct{})}
+	minter := message.NewMinter(cfg.Number)
 	if cfg.Memory.NodeID == "" {
 		cfg.Memory.NodeID = n.name
 	}
@@ -86,6 +89,12 @@ func New(cfg Config, logger *slog.Logger) (*Node, error) {
 	n.edge = e
 	return n, nil
 }
+
+// NewNumber draws a node's number. It is random: a quick restart must not repeat identities that members saw.
+func NewNumber() uint16 { return 1 + uint16(rand.Uint32N(1<<16-1)) }
+
+// NameOf is the name of the node with this number.
+func NameOf(number uint16) string { return strconv.FormatUint(uint64(number), 36) }
 
 // sessions publishes what sessions send.
 type sessions struct{ *publish.Publisher }

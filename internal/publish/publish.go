@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/message"
 )
@@ -36,8 +38,10 @@ func (o Origin) String() string {
 type Config struct {
 	MaxDataBytes int // largest data; default message.DefaultMaxDataBytes
 	// Observe is called with how long each accepted message took, the wait for its room included; duplicates are not new.
-	// nil: nobody asks.
-	Observe func(Origin, time.Duration)
+	// The context bears the publish's span, if it has one. nil: nobody asks.
+	Observe func(context.Context, Origin, time.Duration)
+	// Tracer makes a span of each publish that is to be sampled, and names it in the message. nil: none.
+	Tracer trace.Tracer
 }
 
 // Request is a message to be published. Message belongs to the publisher from here on.
@@ -74,6 +78,13 @@ func New(cfg Config, g Gate, b broker.Broker, minter *message.Minter, logger *sl
 // the gate's (hub.ErrOverloaded), those of the broker, or ctx's; what of them leaves the outcome unknown, the broker's contract
 // says. The room's name and the key's length are the caller's to check: what may be said there depends on who says it.
 func (p *Publisher) Do(ctx context.Context, r Request) (broker.Receipt, error) {
+	if p.cfg.Tracer != nil {
+		return p.traced(ctx, r)
+	}
+	return p.do(ctx, r)
+}
+
+func (p *Publisher) do(ctx context.Context, r Request) (broker.Receipt, error) {
 	begin := time.Now()
 	m := r.Message
 	if err := p.admit(m, r.Origin); err != nil {
@@ -100,7 +111,7 @@ func (p *Publisher) Do(ctx context.Context, r Request) (broker.Receipt, error) {
 	if !receipt.Duplicate {
 		p.received[r.Origin].Add(1)
 		if p.cfg.Observe != nil {
-			p.cfg.Observe(r.Origin, time.Since(begin))
+			p.cfg.Observe(ctx, r.Origin, time.Since(begin))
 		}
 	}
 	if p.log.Enabled(ctx, slog.LevelDebug) {

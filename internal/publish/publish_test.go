@@ -245,7 +245,7 @@ func TestWhatGateAndBrokerSayReachesTheCaller(t *testing.T) {
 			b := &bus{err: c.bus, answer: want}
 			observed := 0
 			var asked []message.Room
-			p := publisher(t, Config{Observe: func(Origin, time.Duration) { observed++ }}, func(r message.Room) error { asked = append(asked, r); return c.gate }, b)
+			p := publisher(t, Config{Observe: func(context.Context, Origin, time.Duration) { observed++ }}, func(r message.Room) error { asked = append(asked, r); return c.gate }, b)
 			got, err := p.Do(t.Context(), Request{Message: chat(), Origin: Backend})
 			if !errors.Is(err, errors.Join(c.gate, c.bus)) && !errors.Is(err, c.gate) && !errors.Is(err, c.bus) || err == nil {
 				t.Errorf("error %v, want %v", err, errors.Join(c.gate, c.bus))
@@ -284,7 +284,7 @@ func TestTheWaitForTheRoomIsPartOfTheTimeThatIsObserved(t *testing.T) {
 		var got []took
 		late := gate(func(message.Room) error { time.Sleep(300 * time.Millisecond); return nil })
 		b := &bus{}
-		p := publisher(t, Config{Observe: func(o Origin, d time.Duration) { got = append(got, took{o, d}) }}, late, b)
+		p := publisher(t, Config{Observe: func(_ context.Context, o Origin, d time.Duration) { got = append(got, took{o, d}) }}, late, b)
 		for _, by := range []Origin{Session, Backend, Embedded} {
 			if _, err := p.Do(t.Context(), Request{Message: chat(), Origin: by}); err != nil {
 				t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"net/http/pprof"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/node"
@@ -17,8 +19,8 @@ import (
 )
 
 // compose translates the options into the parts' own configurations: nobody else knows both.
-func (s *Server) compose(ctx context.Context) error {
-	c, meter := s.cfg, s.metrics.Meter()
+func (s *Server) compose(ctx context.Context, number uint16) error {
+	c, meter, tracer := s.cfg, s.telemetry.Meter(), s.telemetry.Tracer()
 	published, err := telemetry.Durations(meter, "realtime_publish_duration_seconds", "From a publish's arrival to its acceptance, the wait for its room included.", "kind", publish.Session.String(), publish.Backend.String(), publish.Embedded.String())
 	if err != nil {
 		return err
@@ -31,11 +33,19 @@ func (s *Server) compose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	observe := func(span trace.SpanContext, age time.Duration) {
+		traced := ctx
+		if span.IsValid() {
+			traced = trace.ContextWithSpanContext(ctx, span)
+		}
+		delivered[0](traced, age)
+	}
 	s.node, err = node.New(node.Config{
-		Hub:         hub.Config{LogBytes: int64(c.LogBytes), Observe: delivered[0]},
+		Number:      number,
+		Hub:         hub.Config{LogBytes: int64(c.LogBytes), Observe: observe, Tracer: tracer},
 		Edge:        edgeConfig,
 		Memory:      broker.MemoryConfig{MaxBytes: int64(c.MemoryBytes), Retention: broker.Retention{Messages: c.HistorySize, Age: c.HistoryTTL}, IdempotencyTTL: c.IdempotencyTTL},
-		Publish:     publish.Config{Observe: func(o publish.Origin, d time.Duration) { published[o](d) }},
+		Publish:     publish.Config{Observe: func(ctx context.Context, o publish.Origin, d time.Duration) { published[o](ctx, d) }, Tracer: tracer},
 		Presence:    presence.Config{Grace: c.PresenceGrace, CountsAbove: c.PresenceCountsAbove},
 		NoPresence:  !c.Presence,
 		DrainWindow: max(c.DrainWindow, 1), // 0 would be the default
@@ -49,7 +59,7 @@ func (s *Server) compose(ctx context.Context) error {
 	if err := s.instrument(meter); err != nil {
 		return err
 	}
-	s.rpc = rpc.New(ctx, rpc.Config{Reflection: c.Dev}, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}, s.log)
+	s.rpc = rpc.New(ctx, rpc.Config{Reflection: c.Dev, Stats: s.telemetry.Calls()}, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}, s.log)
 	return nil
 }
 
@@ -73,7 +83,7 @@ func (s *Server) edgeHandler() http.Handler {
 
 func (s *Server) opsHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.metrics.Handler())
+	mux.Handle("GET /metrics", s.telemetry.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, health{Status: "ok"}) })
 	mux.HandleFunc("GET /readyz", s.ready)
 	if s.cfg.Pprof {

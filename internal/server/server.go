@@ -34,12 +34,12 @@ const (
 
 // Server is a node with its listeners.
 type Server struct {
-	cfg     *config.Serve
-	out     io.Writer
-	log     *slog.Logger
-	node    *node.Node
-	rpc     *rpc.Server
-	metrics *telemetry.Metrics
+	cfg       *config.Serve
+	out       io.Writer
+	log       *slog.Logger
+	node      *node.Node
+	rpc       *rpc.Server
+	telemetry *telemetry.Providers
 
 	devSecret []byte // signs the tokens that development hands out; nil: none
 
@@ -47,6 +47,7 @@ type Server struct {
 	edgeL, grpcL, opsL net.Listener
 	closers            []func() error // of what New opened, to be run last first
 	state              atomic.Int32
+	over               time.Time // when the end must be over; set when it begins
 }
 
 const (
@@ -67,11 +68,12 @@ func New(ctx context.Context, cfg *config.Serve, out io.Writer, logger *slog.Log
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.metrics, err = telemetry.NewMetrics(); err != nil {
+	number := node.NewNumber()
+	if s.telemetry, err = telemetry.New(ctx, telemetry.Config{Version: Version(), Node: node.NameOf(number)}); err != nil {
 		return nil, err
 	}
-	s.closers = append(s.closers, func() error { return s.metrics.Shutdown(context.WithoutCancel(ctx)) })
-	if err = s.compose(context.WithoutCancel(ctx)); err != nil {
+	s.closers = append(s.closers, func() error { return s.flush(context.WithoutCancel(ctx)) })
+	if err = s.compose(context.WithoutCancel(ctx), number); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, func() error { s.rpc.Shutdown(context.WithoutCancel(ctx)); return nil })
@@ -175,9 +177,10 @@ func (s *Server) announce() {
 // returns when sessions and calls have ended or the budget has.
 func (s *Server) stop(base context.Context) {
 	begin := time.Now()
+	s.over = begin.Add(s.cfg.DrainTimeout)
 	wasServing := s.state.Swap(draining) == serving
 	s.rpc.SetServing(false)
-	ctx, cancel := context.WithTimeout(base, s.cfg.DrainTimeout)
+	ctx, cancel := context.WithDeadline(base, s.over.Add(-s.kept()))
 	defer cancel()
 	if wasServing {
 		s.log.Info("draining", "sessions", s.node.Stats().Sessions, "timeout", s.cfg.DrainTimeout.String())
@@ -199,6 +202,31 @@ func (s *Server) stop(base context.Context) {
 		cancel()
 	}
 	s.log.Info("drained", "took", time.Since(begin).Round(time.Millisecond).String())
+}
+
+// flushTime is what of the drain's budget is kept for telemetry that is pushed: without it the end of a bad drain, of which one
+// wants to know most, would go untold.
+const flushTime = 2 * time.Second
+
+func (s *Server) kept() time.Duration {
+	if !s.telemetry.Pushing() {
+		return 0
+	}
+	return min(flushTime, s.cfg.DrainTimeout/10)
+}
+
+// flush ends telemetry within the drain's budget.
+func (s *Server) flush(ctx context.Context) error {
+	over := s.over
+	if over.IsZero() { // it never ran
+		over = time.Now().Add(flushTime)
+	}
+	ctx, cancel := context.WithDeadline(ctx, over)
+	defer cancel()
+	if err := s.telemetry.Shutdown(ctx); err != nil {
+		s.log.Warn("telemetry not flushed", "err", err)
+	}
+	return nil
 }
 
 // pause waits for d, or until ctx ends.

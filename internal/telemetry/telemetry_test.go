@@ -17,7 +17,7 @@ import (
 )
 
 // scrape is what a scrape gets.
-func scrape(t *testing.T, m *Metrics) string {
+func scrape(t *testing.T, m *Providers) string {
 	t.Helper()
 	rec := httptest.NewRecorder()
 	m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
@@ -28,9 +28,9 @@ func scrape(t *testing.T, m *Metrics) string {
 	return string(b)
 }
 
-func metrics(t *testing.T) *Metrics {
+func metrics(t *testing.T) *Providers {
 	t.Helper()
-	m, err := NewMetrics()
+	m, err := New(t.Context(), Config{Version: "v1", Node: "n1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +81,8 @@ func TestDurationsFallIntoSecondsByLabel(t *testing.T) {
 	if err != nil || len(record) != 2 {
 		t.Fatalf("Durations() = %d recorders, %v", len(record), err)
 	}
-	record[0](300 * time.Microsecond)
-	record[1](2 * time.Second)
+	record[0](t.Context(), 300*time.Microsecond)
+	record[1](t.Context(), 2*time.Second)
 	got := scrape(t, m)
 	for _, line := range []string{
 		`realtime_publish_duration_seconds_bucket{kind="session",le="0.00025"} 0`,
@@ -103,19 +103,20 @@ func TestWithoutALabelThereIsOneRecorder(t *testing.T) {
 	if err != nil || len(record) != 1 {
 		t.Fatalf("Durations() = %d recorders, %v", len(record), err)
 	}
-	record[0](time.Second)
+	record[0](t.Context(), time.Second)
 	if got := scrape(t, m); !strings.Contains(got, "\nrealtime_delivery_latency_seconds_count 1\n") {
 		t.Error("not counted, or with a label")
 	}
 }
 
 func TestRecordingADurationAllocatesNothing(t *testing.T) {
+	ctx := t.Context()
 	record, err := Durations(metrics(t).Meter(), "realtime_x_seconds", "help", "kind", "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	record[0](time.Second) // the series is made
-	if n := testing.AllocsPerRun(100, func() { record[0](time.Millisecond) }); n > 0 {
+	record[0](t.Context(), time.Second) // the series is made
+	if n := testing.AllocsPerRun(100, func() { record[0](ctx, time.Millisecond) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
