@@ -15,7 +15,11 @@ type Serve struct {
 	Config         File              `placeholder:"FILE" help:"YAML file of options: edge-addr: 127.0.0.1:8080. Flags and variables go before it."`
 	Dev            bool              `help:"Development: sessions need no token, pages from localhost may connect, the demo page is served at / and hands out tokens, gRPC describes itself."`
 	EdgeAddr       string            `default:"127.0.0.1:8080" help:"Where sessions connect."`
+	EdgeTLSCert    string            `name:"edge-tls-cert" placeholder:"FILE" help:"Certificate chain, PEM: sessions connect over TLS. Read again when it changes."`
+	EdgeTLSKey     string            `name:"edge-tls-key" placeholder:"FILE" help:"Its private key, PEM; not readable by everyone."`
 	GRPCAddr       string            `name:"grpc-addr" default:"127.0.0.1:9090" help:"Where backends call."`
+	GRPCTLSCert    string            `name:"grpc-tls-cert" placeholder:"FILE" help:"Certificate chain, PEM: backends call over TLS. Read again when it changes."`
+	GRPCTLSKey     string            `name:"grpc-tls-key" placeholder:"FILE" help:"Its private key, PEM; not readable by everyone."`
 	GRPCInsecure   bool              `name:"grpc-insecure" help:"Let the gRPC listener leave loopback without TLS and keys: whoever reaches it may publish."`
 	OpsAddr        string            `default:"127.0.0.1:8081" help:"Where operators scrape: /metrics, /healthz, /readyz."`
 	Origin         []string          `placeholder:"SCHEME://HOST[:PORT]" sep:"," help:"Pages that may connect, besides those of the edge's own address. Repeatable."`
@@ -71,8 +75,13 @@ func (c *Serve) Validate() error {
 			bad("%s: %q is not HOST:PORT", a.name, a.addr)
 		}
 	}
-	if host, _, err := net.SplitHostPort(c.GRPCAddr); err == nil && !loopback(host) && !c.GRPCInsecure {
+	if host, _, err := net.SplitHostPort(c.GRPCAddr); err == nil && !loopback(host) && !c.guarded() && !c.GRPCInsecure {
 		bad("--grpc-addr: %s is not loopback, and without TLS and keys whoever reaches it may publish; say --grpc-insecure if that is wanted", c.GRPCAddr)
+	}
+	for _, p := range []struct{ cert, key, name string }{{c.EdgeTLSCert, c.EdgeTLSKey, "edge"}, {c.GRPCTLSCert, c.GRPCTLSKey, "grpc"}} {
+		if (p.cert == "") != (p.key == "") {
+			bad("--%s-tls-cert and --%[1]s-tls-key need each other", p.name)
+		}
 	}
 	positive := func(name string, ok bool) {
 		if !ok {
@@ -108,6 +117,12 @@ const (
 	minSndbuf   = 4 << 10 // about what the kernel itself takes for a minimum
 	maxSndbuf   = 1 << 30 // the kernel doubles it and counts in 32 bits
 )
+
+// guarded tells whether the gRPC listener lets in only those who may publish: over TLS, and with keys.
+func (c *Serve) guarded() bool {
+	keys := false // no option takes them yet
+	return c.GRPCTLSCert != "" && keys
+}
 
 func loopback(host string) bool {
 	if host == "localhost" {

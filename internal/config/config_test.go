@@ -65,7 +65,7 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 		}
 	}
 	want := []string{
-		"config", "dev", "edge-addr", "grpc-addr", "grpc-insecure", "ops-addr", "origin",
+		"config", "dev", "edge-addr", "edge-tls-cert", "edge-tls-key", "grpc-addr", "grpc-tls-cert", "grpc-tls-key", "grpc-insecure", "ops-addr", "origin",
 		"jwt-key", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
 		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes", "log-bytes",
 		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl", "drain-timeout", "drain-delay", "drain-window",
@@ -173,6 +173,10 @@ func TestWhatIsWrongIsNamedByItsOption(t *testing.T) {
 		"a send buffer too small":         {func(c *Serve) { c.SndbufBytes-- }, "--sndbuf-bytes"},
 		"no time to drain":                {func(c *Serve) { c.DrainTimeout, c.DrainDelay, c.DrainWindow = 0, 0, 0 }, "--drain-timeout"},
 		"a drain longer than its bound":   {func(c *Serve) { c.DrainWindow++ }, "--drain-window"},
+		"an edge certificate alone":       {func(c *Serve) { c.EdgeTLSCert = "a" }, "--edge-tls-key"},
+		"an edge key alone":               {func(c *Serve) { c.EdgeTLSKey = "a" }, "--edge-tls-cert"},
+		"a gRPC certificate alone":        {func(c *Serve) { c.GRPCTLSCert = "a" }, "--grpc-tls-key"},
+		"a gRPC key alone":                {func(c *Serve) { c.GRPCTLSKey = "a" }, "--grpc-tls-cert"},
 		"a negative drain delay":          {func(c *Serve) { c.DrainDelay = -1 }, "--drain-delay"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -206,6 +210,10 @@ func TestAGRPCListenerThatOthersReachMustBeAskedFor(t *testing.T) {
 		cfg.GRPCAddr = addr
 		if err := cfg.Validate(); (err == nil) != loopback {
 			t.Errorf("--grpc-addr %s: %v", addr, err)
+		}
+		cfg.GRPCTLSCert, cfg.GRPCTLSKey = "a", "b" // without keys to know callers by it is not enough
+		if err := cfg.Validate(); (err == nil) != loopback {
+			t.Errorf("--grpc-addr %s over TLS: %v", addr, err)
 		}
 		cfg.GRPCInsecure = true
 		if err := cfg.Validate(); err != nil {

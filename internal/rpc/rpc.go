@@ -7,12 +7,14 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -31,6 +33,7 @@ type Config struct {
 	Timeout       time.Duration // of a call whose caller set none, and what calls under way may take at the end; default 5 s
 	ConnectionAge time.Duration // callers are asked to connect anew after it, a tenth more or less; default 10 min
 	Stats         stats.Handler // traces and call metrics; nil: none
+	TLS           *tls.Config   // nil: plaintext
 }
 
 const (
@@ -85,6 +88,9 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: cfg.ConnectionAge, MaxConnectionAgeGrace: ageGrace, Time: quiet}),
 		grpc.NumStreamWorkers(workers),
+	}
+	if cfg.TLS != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(cfg.TLS)))
 	}
 	if cfg.Stats != nil {
 		opts = append(opts, grpc.StatsHandler(cfg.Stats))

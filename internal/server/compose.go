@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"net/http"
 	"net/http/pprof"
 	"time"
@@ -19,7 +20,7 @@ import (
 )
 
 // compose translates the options into the parts' own configurations: nobody else knows both.
-func (s *Server) compose(ctx context.Context, number uint16) error {
+func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config) error {
 	c, meter, tracer := s.cfg, s.telemetry.Meter(), s.telemetry.Tracer()
 	published, err := telemetry.Durations(meter, "realtime_publish_duration_seconds", "From a publish's arrival to its acceptance, the wait for its room included.", "kind", publish.Session.String(), publish.Backend.String(), publish.Embedded.String())
 	if err != nil {
@@ -59,7 +60,7 @@ func (s *Server) compose(ctx context.Context, number uint16) error {
 	if err := s.instrument(meter); err != nil {
 		return err
 	}
-	s.rpc = rpc.New(ctx, rpc.Config{Reflection: c.Dev, Stats: s.telemetry.Calls()}, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}, s.log)
+	s.rpc = rpc.New(ctx, rpc.Config{Reflection: c.Dev, Stats: s.telemetry.Calls(), TLS: grpcTLS}, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}, s.log)
 	return nil
 }
 

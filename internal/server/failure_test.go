@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/slack5/realtime/internal/config"
+	"github.com/slack5/realtime/internal/telemetry/telemetrytest"
 )
 
 // freePorts are addresses where nobody listens.
@@ -28,11 +30,40 @@ func freePorts(t *testing.T, n int) (addrs []string) {
 	return addrs
 }
 
+// failsToStart has New fail with an error that begins with the first text and contains the others, and looks for what it leaves:
+// goroutines, descriptors, a word that it serves.
+func failsToStart(t *testing.T, args []string, begins string, contains ...string) {
+	t.Helper()
+	before, open := goleak.IgnoreCurrent(), descriptors()
+	log, out := &journal{}, &journal{}
+	s, err := New(t.Context(), flags(t, args...), out, log.logger(t))
+	if s != nil || err == nil || !strings.HasPrefix(err.Error(), begins) {
+		t.Fatalf("New = %v, want an error that begins with %s", err, begins)
+	}
+	for _, text := range contains {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("New = %v, want %q in it", err, text)
+		}
+	}
+	if out.String() != "" || log.find("INFO", "serving") != nil {
+		t.Errorf("it tells that it serves: %q", out.String()+log.String())
+	}
+	if err := goleak.Find(before); err != nil {
+		t.Errorf("goroutines are left: %v", err)
+	}
+	eventually(t, "no descriptor is left", func() bool { return descriptors() <= open }) // those of tests before go meanwhile
+}
+
+// descriptors counts this process's, where the system tells.
+func descriptors() int {
+	all, _ := os.ReadDir("/proc/self/fd")
+	return len(all)
+}
+
 func TestAPortInUseNamesItsOptionAndLeavesNothingOpen(t *testing.T) {
 	names := []string{"--edge-addr", "--grpc-addr", "--ops-addr"}
 	for i, name := range names {
 		t.Run(name, func(t *testing.T) {
-			before := goleak.IgnoreCurrent()
 			addrs := freePorts(t, len(names))
 			taken, err := net.Listen("tcp", addrs[i])
 			if err != nil {
@@ -43,11 +74,7 @@ func TestAPortInUseNamesItsOptionAndLeavesNothingOpen(t *testing.T) {
 			for j, addr := range addrs {
 				args = append(args, names[j]+"="+addr)
 			}
-			log, out := &journal{}, &journal{}
-			s, err := New(t.Context(), flags(t, args...), out, log.logger(t))
-			if s != nil || err == nil || !strings.HasPrefix(err.Error(), name+": ") || !strings.Contains(err.Error(), addrs[i]) || !strings.Contains(err.Error(), "another address") {
-				t.Errorf("New = %v, want an error that begins with %s and tells the address and what to do", err, name)
-			}
+			failsToStart(t, args, name+": ", addrs[i], "another address")
 			for j, addr := range addrs {
 				if j == i {
 					continue
@@ -59,14 +86,22 @@ func TestAPortInUseNamesItsOptionAndLeavesNothingOpen(t *testing.T) {
 				}
 				_ = l.Close()
 			}
-			if out.String() != "" || log.find("INFO", "serving") != nil {
-				t.Errorf("it tells that it serves: %q", out.String()+log.String())
-			}
-			if err := goleak.Find(before); err != nil {
-				t.Errorf("goroutines are left: %v", err)
-			}
 		})
 	}
+}
+
+// Everything else is open by then: the exporters, the node, the other listeners.
+func TestTheLastListenerThatFailsTakesAllElseWithIt(t *testing.T) {
+	telemetrytest.Start(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	p := newPair(t)
+	failsToStart(t, []string{
+		"--edge-tls-cert=" + p.cert, "--edge-tls-key=" + p.key, "--grpc-tls-cert=" + p.cert, "--grpc-tls-key=" + p.key, "--ops-addr=" + taken.Addr().String(),
+	}, "--ops-addr: ")
 }
 
 func TestABadOptionFailsBeforeAnythingIsOpened(t *testing.T) {

@@ -7,6 +7,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -73,12 +74,23 @@ func New(ctx context.Context, cfg *config.Serve, out io.Writer, logger *slog.Log
 		return nil, err
 	}
 	s.closers = append(s.closers, func() error { return s.flush(context.WithoutCancel(ctx)) })
-	if err = s.compose(context.WithoutCancel(ctx), number); err != nil {
+	edgeTLS, err := serverTLS("edge", cfg.EdgeTLSCert, cfg.EdgeTLSKey, logger)
+	if err != nil {
+		return nil, err
+	}
+	grpcTLS, err := serverTLS("grpc", cfg.GRPCTLSCert, cfg.GRPCTLSKey, logger)
+	if err != nil {
+		return nil, err
+	}
+	if err = s.compose(context.WithoutCancel(ctx), number, grpcTLS); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, func() error { s.rpc.Shutdown(context.WithoutCancel(ctx)); return nil })
 	if s.edgeL, err = s.listen(ctx, "--edge-addr", cfg.EdgeAddr, sessionSocket(int(cfg.SndbufBytes))); err != nil {
 		return nil, err
+	}
+	if edgeTLS != nil {
+		s.edgeL = tls.NewListener(s.edgeL, edgeTLS)
 	}
 	if s.grpcL, err = s.listen(ctx, "--grpc-addr", cfg.GRPCAddr, net.ListenConfig{}); err != nil {
 		return nil, err
@@ -164,11 +176,15 @@ func served(what string, err error) error {
 // announce tells a person where to go: one line per listener.
 func (s *Server) announce() {
 	edge, grpc, ops := s.Addrs()
-	fmt.Fprintf(s.out, "sessions    ws://%s/ws/{room}\n", edge)
+	secure := ""
+	if s.cfg.EdgeTLSCert != "" {
+		secure = "s"
+	}
+	fmt.Fprintf(s.out, "sessions    ws%s://%s/ws/{room}\n", secure, edge)
 	fmt.Fprintf(s.out, "gRPC        %s\n", grpc)
 	fmt.Fprintf(s.out, "operations  http://%s/metrics /healthz /readyz\n", ops)
 	if s.cfg.Dev {
-		fmt.Fprintf(s.out, "\nopen        http://%s/\n", edge)
+		fmt.Fprintf(s.out, "\nopen        http%s://%s/\n", secure, edge)
 	}
 	s.log.Info("serving", "node", s.node.Name(), "edge", edge, "grpc", grpc, "ops", ops, "dev", s.cfg.Dev)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
@@ -81,6 +82,8 @@ type Running struct {
 	*Server
 	t               testing.TB
 	ws, rpcAt, http string
+	hc              *http.Client                     // of sessions; nil: plaintext
+	creds           credentials.TransportCredentials // of backends; nil: plaintext
 	printed, log    *journal
 	stop            context.CancelFunc // begins the end, as a signal does
 	ended           chan struct{}      // closed when Run has returned
@@ -173,7 +176,7 @@ func (r *Running) join(room string) *guest {
 	eventually(r.t, "the edge lets sessions in", func() bool {
 		var resp *http.Response
 		var err error
-		ws, resp, err = websocket.Dial(ctx, r.ws+"/ws/"+room, nil)
+		ws, resp, err = websocket.Dial(ctx, r.ws+"/ws/"+room, &websocket.DialOptions{HTTPClient: r.hc})
 		if err != nil && (resp == nil || resp.StatusCode != http.StatusServiceUnavailable) {
 			r.t.Fatalf("join %s: %v, %v", room, err, resp)
 		}
@@ -239,7 +242,11 @@ func (r *Running) publisher() realtimev1.PublisherServiceClient {
 
 func (r *Running) dial() *grpc.ClientConn {
 	r.t.Helper()
-	conn, err := grpc.NewClient(r.rpcAt, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	creds := r.creds
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
+	conn, err := grpc.NewClient(r.rpcAt, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -127,12 +127,7 @@ func (r *Running) dead(room string) net.Conn {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		fmt.Fprintf(nc, "GET /ws/%s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", room)
-		line, err := bufio.NewReaderSize(nc, 16).ReadString('\n')
-		if err != nil && line == "" {
-			r.t.Fatal(err)
-		}
-		if strings.Contains(line, " 101 ") {
+		if shake(r.t, nc, room) {
 			conn = nc
 			return true
 		}
@@ -141,6 +136,17 @@ func (r *Running) dead(room string) net.Conn {
 	})
 	r.t.Cleanup(func() { _ = conn.Close() })
 	return conn
+}
+
+// shake asks for a session and tells whether it is let in; it reads no further than it must.
+func shake(t testing.TB, nc net.Conn, room string) bool {
+	t.Helper()
+	fmt.Fprintf(nc, "GET /ws/%s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", room)
+	line, err := bufio.NewReaderSize(nc, 16).ReadString('\n')
+	if err != nil && line == "" {
+		t.Fatal(err)
+	}
+	return strings.Contains(line, " 101 ")
 }
 
 func TestPeersThatAreDeadDoNotHoldUpTheEnd(t *testing.T) {
