@@ -61,6 +61,7 @@ func (s *serve) BeforeApply(k *kong.Kong) error { return config.CheckVariables(k
 func (s *serve) Run(e *env) error {
 	log := telemetry.NewLogger(e.err, s.LogLevel)
 	telemetry.LogErrors(log)
+	limitMemory(log)
 	srv, err := server.New(e.ctx, &s.Serve, e.out, log)
 	if err != nil {
 		return err

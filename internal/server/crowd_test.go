@@ -31,13 +31,17 @@ func TestACrowdIsSentAwayWithinTheBudgetWhoeverIsDead(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, s := range alive {
 		wg.Go(func() {
-			f, code := s.next()
-			if f.event() == "reconnect" {
-				told.Add(1)
-				_, code = s.next()
-			}
-			if code == 1012 {
-				closed.Add(1)
+			for {
+				f, code := s.next()
+				if f.event() == "reconnect" {
+					told.Add(1)
+				}
+				if code == 1012 {
+					closed.Add(1)
+				}
+				if code != 0 {
+					return
+				}
 			}
 		})
 	}
