@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 
 	"github.com/alecthomas/kong"
+	"github.com/go-json-experiment/json"
 
 	"github.com/slack5/realtime/internal/bench"
 	"github.com/slack5/realtime/internal/config"
@@ -16,24 +18,39 @@ import (
 
 // cli are the commands; each is a struct that says its own options.
 type cli struct {
-	Serve   serve    `cmd:"" help:"Run a node."`
-	Publish publish  `cmd:"" help:"Publish a message to a room."`
-	Token   token    `cmd:"" help:"Make a token for a user's session."`
-	Bench   benchCmd `cmd:"" help:"Hold many sessions, publish, and judge what they get: speed, loss, repetition, order."`
-	Version version  `cmd:"" help:"Print the version."`
+	Serve       serve       `cmd:"" help:"Run a node."`
+	Publish     publish     `cmd:"" help:"Publish a message to a room, or one per line of standard input."`
+	Notify      notify      `cmd:"" help:"Publish a message to all sessions of a user."`
+	Broadcast   broadcast   `cmd:"" help:"Publish a message to everyone, or to many rooms."`
+	Subscribe   subscribe   `cmd:"" help:"Print what is published to rooms, as it comes."`
+	History     history     `cmd:"" help:"Print what a room keeps, oldest first."`
+	Presence    presence    `cmd:"" help:"Print who is in a room, how users are, or which rooms there are."`
+	Token       token       `cmd:"" help:"Make a token for a user's session."`
+	Bench       benchCmd    `cmd:"" help:"Hold many sessions, publish, and judge what they get: speed, loss, repetition, order."`
+	Config      showConfig  `cmd:"" help:"Check the options of serve and print them as a file for --config."`
+	Healthcheck healthcheck `cmd:"" help:"Ask a node whether it is ready: exit code 0, else 1."`
+	Version     version     `cmd:"" help:"Print the version."`
 }
+
+const description = "Realtime fan-out: gRPC in, WebSocket out. Exit codes: 0 done, 1 refused or failed, 2 wrong options or arguments."
 
 // env is what a command works with.
 type env struct {
 	ctx      context.Context //nolint:containedctx // it lives as long as the command
+	in       io.Reader
 	out, err io.Writer
 }
 
+// run is one command. Only data goes to out, all else to errOut.
 func run(ctx context.Context, args []string, out, errOut io.Writer) error {
+	return execute(args, &env{ctx: ctx, in: os.Stdin, out: out, err: errOut})
+}
+
+func execute(args []string, e *env) error {
 	var c cli
 	helped := false // --help has been answered: there is nothing left to do
-	k, err := kong.New(&c, kong.Name("realtime"), kong.Description("Realtime fan-out: gRPC in, WebSocket out."),
-		kong.DefaultEnvars("REALTIME"), kong.Writers(out, errOut), kong.Exit(func(int) { helped = true }),
+	k, err := kong.New(&c, kong.Name("realtime"), kong.Description(description),
+		kong.DefaultEnvars("REALTIME"), kong.Writers(e.out, e.err), kong.Exit(func(int) { helped = true }),
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
 		return err
@@ -48,7 +65,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return parsed.Run(&env{ctx: ctx, out: out, err: errOut})
+	return parsed.Run(e)
 }
 
 type serve struct {
@@ -69,15 +86,43 @@ func (s *serve) Run(e *env) error {
 	return srv.Run(e.ctx)
 }
 
+// showConfig takes what serve takes and is judged as serve is.
+type showConfig struct {
+	serve
+}
+
+func (*showConfig) Help() string {
+	return `Takes flags, environment and --config as serve does. Options that nobody gave are comments.
+
+Example:
+  REALTIME_MAX_SESSIONS=500 realtime config --dev > realtime.yaml`
+}
+
+func (*showConfig) Run(e *env, parsed *kong.Context) error { return config.Show(e.out, parsed) }
+
 type benchCmd struct {
 	bench.Command
 }
 
 func (b *benchCmd) Run(e *env) error { return b.Command.Run(e.ctx, e.out) }
 
-type version struct{}
+type version struct {
+	JSON bool `name:"json" env:"-" help:"Print it as JSON, with what it was built by and for."`
+}
 
-func (version) Run(e *env) error {
-	_, err := fmt.Fprintln(e.out, server.Version())
+func (v *version) Run(e *env) error {
+	if !v.JSON {
+		_, err := fmt.Fprintln(e.out, server.Version())
+		return err
+	}
+	b, err := json.Marshal(struct {
+		Version  string `json:"version"`
+		Go       string `json:"go"`
+		Platform string `json:"platform"`
+	}{server.Version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.out, "%s\n", b)
 	return err
 }

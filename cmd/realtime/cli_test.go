@@ -89,7 +89,10 @@ func node(t *testing.T) string {
 }
 
 func TestHelpIsAnAnswerAndNoError(t *testing.T) {
-	for _, args := range [][]string{{}, {"--help"}, {"-h"}, {"serve", "-h"}, {"publish", "--help"}, {"bench", "--help"}, {"version", "--help"}} {
+	for _, args := range [][]string{
+		{}, {"--help"}, {"-h"}, {"serve", "-h"}, {"publish", "--help"}, {"notify", "-h"}, {"broadcast", "-h"},
+		{"subscribe", "-h"}, {"history", "-h"}, {"presence", "-h"}, {"config", "-h"}, {"healthcheck", "-h"}, {"bench", "--help"}, {"version", "--help"},
+	} {
 		out, err := command(t, args...)
 		if err != nil || !strings.HasPrefix(out, "Usage: realtime") {
 			t.Errorf("%q: %v\n%s", args, err, out)
@@ -110,7 +113,13 @@ func TestWhatIsMistypedIsNamedWithTheNearest(t *testing.T) {
 	}{
 		{[]string{"serv"}, `did you mean "serve"?`},
 		{[]string{"serve", "--dev", "--edge-adr=x"}, `did you mean "--edge-addr"?`},
-		{[]string{"publish", "a", "1", "--typ=x"}, `did you mean "--type"?`},
+		{[]string{"publish", "a", "1", "--epemeral"}, `did you mean "--ephemeral"?`},
+		{[]string{"notify", "a", "1", "--usr=x"}, `did you mean "--user"?`},
+		{[]string{"subscribe", "a", "--form=x"}, `did you mean "--from"?`},
+		{[]string{"history", "a", "--limt=1"}, `did you mean "--limit"?`},
+		{[]string{"presence", "--wach"}, `did you mean "--watch"?`},
+		{[]string{"healthcheck", "--ops-adr=x"}, `did you mean "--ops-addr"?`},
+		{[]string{"healthchek"}, `did you mean "healthcheck"?`},
 		{[]string{"serve", "--dev", "--max-sessions=many"}, "--max-sessions"},
 		{[]string{"serve", "--dev", "--log-bytes=5x"}, "--log-bytes"},
 		{[]string{"publish", "a"}, "<json>"},
@@ -179,7 +188,7 @@ func TestAPublishWithoutANodeNamesItsAddress(t *testing.T) {
 
 func TestAMessageDoesNotComeFromTheEnvironment(t *testing.T) {
 	t.Setenv("REALTIME_ADDR", node(t)) // where to is another matter
-	for _, name := range []string{"TYPE", "FROM", "KEY", "EPHEMERAL", "JSON"} {
+	for _, name := range []string{"TYPE", "FROM", "IDEMPOTENCY_KEY", "EPHEMERAL", "JSON", "INSECURE"} {
 		t.Setenv("REALTIME_"+name, "true")
 	}
 	first, err := command(t, "publish", "general", "1")

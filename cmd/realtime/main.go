@@ -3,10 +3,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/alecthomas/kong"
 )
 
 func main() {
@@ -14,6 +17,14 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal kills at once
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "realtime:", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
+}
+
+// exitCode is 2 for a command line, an environment or a file that is wrong: nothing was begun then. All else is 1.
+func exitCode(err error) int {
+	if usage := (*kong.ParseError)(nil); errors.As(err, &usage) {
+		return 2
+	}
+	return 1
 }

@@ -42,7 +42,9 @@ func TestARefusalIsWrittenForAPerson(t *testing.T) {
 			"too much (try again in 1.5s)",
 		},
 		"the node's fault": {of(codes.Internal, "internal error", info, &errdetails.RequestInfo{RequestId: "abc"}), "internal error (request id abc)"},
-		"of gRPC itself":   {of(codes.Unimplemented, "unknown method"), "unknown method (Unimplemented)"},
+		"of gRPC itself":   {of(codes.OutOfRange, "too far"), "too far (OutOfRange)"},
+		"not served":       {of(codes.Unimplemented, "unknown method"), "the node at node:1 does not serve this: it is of another version"},
+		"no key":           {of(codes.Unauthenticated, "who are you?"), "who are you? (--key is what to call with)"},
 		"too late":         {of(codes.DeadlineExceeded, "context deadline exceeded"), "no answer from node:1 in time: whether it was done is unknown"},
 		"too late, says the node": {
 			of(codes.DeadlineExceeded, "not done in time"), "no answer from node:1 in time: whether it was done is unknown",

@@ -81,12 +81,12 @@ func silent(t *testing.T, p *process) {
 	})
 }
 
-func TestARefusalIsOneLineAndExitsWithOne(t *testing.T) {
+func TestWrongOptionsAreOneLineAndExitWithTwo(t *testing.T) {
 	p := launch(t, "serve")
 	err := p.wait(t)
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Errorf("ended with %v, want exit status 1", err)
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 {
+		t.Errorf("ended with %v, want exit status 2", err)
 	}
 	if got := p.err.String(); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "realtime: ") || !strings.Contains(got, "--dev") {
 		t.Errorf("said %q, want one line that names --dev", got)
