@@ -62,7 +62,7 @@ func (h *history) forwards(e *env, calls realtimev1.PublisherServiceClient) erro
 	}
 	for left, first := h.Limit, true; ; first = false {
 		if req.PageSize = maxPage; !h.All {
-			req.PageSize = int32(min(left, maxPage)) //nolint:gosec // it is small
+			req.PageSize = int32(min(left, maxPage))
 		}
 		page, err := calls.GetHistory(e.ctx, req)
 		if err != nil {
@@ -89,7 +89,7 @@ func (h *history) backwards(e *env, calls realtimev1.PublisherServiceClient) err
 	}
 	var pages [][]*realtimev1.Message
 	for left := h.Limit; left > 0; {
-		req.PageSize = int32(min(left, maxPage)) //nolint:gosec // it is small
+		req.PageSize = int32(min(left, maxPage))
 		page, err := calls.GetHistory(e.ctx, req)
 		if err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/vbauerster/mpb/v8"
@@ -26,8 +27,8 @@ import (
 const (
 	// window is how many messages are under way at once: enough to hide the way there and back.
 	window = 256
-	// maxLine is what gRPC takes in one message, less the rest of it. How much of that may be data is the node's to say.
-	maxLine = 4<<20 - 64<<10
+	// maxLine bounds them in bytes. It is far above what nodes take: how much may be data is theirs to say.
+	maxLine = 1 << 20
 )
 
 // lane publishes lines, each once: a key per line makes what was sent twice, because the answer was lost, one message.
@@ -42,7 +43,9 @@ type lane struct {
 	mu      sync.Mutex
 	waiting []*realtimev1.PublishStreamRequest // sent or about to be, not answered; in order
 
-	end *line // all lines have been taken; of send's goroutine
+	// Of send's goroutine.
+	taken int64
+	end   *line // all lines have been taken
 
 	answered, published, duplicate, degraded, refused int64 // of run's goroutine
 }
@@ -71,15 +74,17 @@ func (p *publish) stream(e *env) error {
 		p: p, e: e, key: p.IdempotencyKey + ":", lines: make(chan line), slots: make(chan struct{}, window),
 		bar: bars.AddBar(0, mpb.PrependDecorators(decor.Name("answered "), decor.CountersNoUnit("%d / %d")), mpb.AppendDecorators(decor.AverageSpeed(0, "%.0f/s"))),
 	}
-	if f, ok := screen.(*os.File); ok && term.IsTerminal(int(f.Fd())) { //nolint:gosec // descriptors are small
+	if f, ok := screen.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		l.e = &env{ctx: e.ctx, in: e.in, out: e.out, err: bars} // above the bar
 	}
 	if p.IdempotencyKey == "" {
 		l.key = "cli-" + rand.Text() + ":"
 	}
 	// The reading of a terminal or pipe cannot be broken off: if the command is, the reader is left to the process's end.
+	reading, stop := context.WithCancel(e.ctx)
+	defer stop()
 	var reader sync.WaitGroup
-	reader.Go(l.read)
+	reader.Go(func() { l.read(reading, e.in) })
 	err = p.persist(l.e, "publish", func(ctx context.Context, alive func()) error { return l.run(ctx, conn, alive) })
 	l.bar.Abort(false)
 	bars.Wait()
@@ -87,21 +92,20 @@ func (p *publish) stream(e *env) error {
 		reader.Wait()
 		err = errors.Join(err, l.end.err)
 	}
-	l.e = e
-	return l.summary(err)
+	return l.summary(e, err)
 }
 
 // read hands over line by line, and what is no line as the end.
-func (l *lane) read() {
+func (l *lane) read(ctx context.Context, input io.Reader) {
 	give := func(n line) bool {
 		select {
 		case l.lines <- n:
 			return true
-		case <-l.e.ctx.Done():
+		case <-ctx.Done():
 			return false
 		}
 	}
-	in := bufio.NewScanner(l.e.in)
+	in := bufio.NewScanner(input)
 	in.Buffer(nil, maxLine)
 	number := uint64(0)
 	for in.Scan() {
@@ -123,6 +127,8 @@ func (l *lane) read() {
 
 // run is one stream: what is not answered yet is sent again, then the lines that come. It returns nil when all is answered.
 func (l *lane) run(ctx context.Context, conn *grpc.ClientConn, alive func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	conn.ResetConnectBackoff() // there is one wait already
 	calls, err := realtimev1.NewPublisherServiceClient(conn).PublishStream(ctx)
@@ -130,7 +136,9 @@ func (l *lane) run(ctx context.Context, conn *grpc.ClientConn, alive func()) err
 		return err
 	}
 	g.Go(func() error { return l.send(ctx, calls) })
+	g.Go(func() error { return l.watch(ctx) })
 	g.Go(func() error {
+		defer cancel()
 		for {
 			answer, err := calls.Recv()
 			if errors.Is(err, io.EOF) {
@@ -156,6 +164,29 @@ func (l *lane) rest() error {
 		return errStream
 	}
 	return nil
+}
+
+// watch ends a stream that nothing comes from though something is waited for.
+func (l *lane) watch(ctx context.Context) error {
+	tick := time.NewTicker(silence / 2)
+	defer tick.Stop()
+	for before := (*realtimev1.PublishStreamRequest)(nil); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		var first *realtimev1.PublishStreamRequest
+		l.mu.Lock()
+		if len(l.waiting) > 0 {
+			first = l.waiting[0]
+		}
+		l.mu.Unlock()
+		if first != nil && first == before {
+			return fmt.Errorf("%w: nothing came for %v", errStream, silence/2)
+		}
+		before = first
+	}
 }
 
 // send ends when the input does or the stream breaks, which receiving tells the reason of.
@@ -199,7 +230,8 @@ func (l *lane) next(ctx context.Context) (req *realtimev1.PublishStreamRequest, 
 		l.mu.Lock()
 		l.waiting = append(l.waiting, req)
 		l.mu.Unlock()
-		l.bar.SetTotal(int64(n.number), false) //nolint:gosec // no input has so many lines
+		l.taken++
+		l.bar.SetTotal(l.taken, false)
 		return req, true
 	case <-ctx.Done():
 	}
@@ -241,15 +273,15 @@ func (l *lane) take(r *realtimev1.PublishStreamResponse) error {
 }
 
 // summary tells how it went, however it ended.
-func (l *lane) summary(err error) error {
+func (l *lane) summary(e *env, err error) error {
 	unknown := len(l.waiting)
 	text := fmt.Sprintf("published %d (duplicate %d, degraded %d), refused %d", l.published, l.duplicate, l.degraded, l.refused)
 	if unknown > 0 {
 		text += fmt.Sprintf(", unknown %d from line %d on", unknown, l.waiting[0].GetTag())
 	}
-	w := l.e.out
+	w := e.out
 	if l.p.JSON { // the answers are there
-		w = l.e.err
+		w = e.err
 	}
 	if _, printErr := fmt.Fprintln(w, text); err == nil {
 		err = printErr
