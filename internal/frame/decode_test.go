@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -181,7 +182,7 @@ func TestDecodeOutReadsEveryFrameTheServerSends(t *testing.T) {
 			continue
 		}
 		all := text(t, f)
-		if out.ID != id1 || out.Timestamp != "2026-01-15T10:30:00.123Z" || !strings.Contains(all, `"data":`+string(out.Data)+`,"timestamp"`) {
+		if out.ID != id1 || out.Timestamp.UnixMilli() != moment || !strings.Contains(all, `"data":`+string(out.Data)+`,"timestamp"`) {
 			t.Errorf("%s: DecodeOut = %+v of %s", tt.name, out, all)
 		}
 		if ref, _ := member(t, all, "ref").(string); out.Ref != ref {
@@ -190,18 +191,18 @@ func TestDecodeOutReadsEveryFrameTheServerSends(t *testing.T) {
 	}
 	f := frame.AppendMessage(nil, &message.Message{ID: id2, Type: "x.y", Room: message.UserRoom("u"), From: `a"b`, Data: []byte(`{"n": 1}`), Timestamp: moment})
 	out, err := frame.DecodeOut(frame.Payload(f))
-	want := frame.Out{ID: id2, Type: "x.y", Room: "@me", From: `a"b`, Data: []byte(`{"n": 1}`), Timestamp: "2026-01-15T10:30:00.123Z"}
+	want := frame.Out{ID: id2, Type: "x.y", Room: "@me", From: `a"b`, Data: []byte(`{"n": 1}`), Timestamp: time.UnixMilli(moment).UTC()}
 	if diff := cmp.Diff(want, out); diff != "" || err != nil {
 		t.Errorf("DecodeOut: %v\n%s", err, diff)
 	}
 }
 
 func TestDecodeOutSkipsWhatItDoesNotKnow(t *testing.T) {
-	out, err := frame.DecodeOut([]byte(`{"id":"later ids may look different","type":"chat","new":{"x":[1]},"key":7}`))
+	out, err := frame.DecodeOut([]byte(`{"id":"later ids may look different","type":"chat","new":{"x":[1]},"key":7,"timestamp":"later times too"}`))
 	if diff := cmp.Diff(frame.Out{Type: "chat"}, out); diff != "" || err != nil {
 		t.Errorf("DecodeOut: %v\n%s", err, diff)
 	}
-	for _, bad := range []string{``, `[]`, `{}`, `{"type":1}`, `{"type":"a","from":1}`, `{"type":"a","id":1}`, `{"type":"a"`, `{"type":"a","type":"b"}`} {
+	for _, bad := range []string{``, `[]`, `{}`, `{"type":1}`, `{"type":"a","from":1}`, `{"type":"a","id":1}`, `{"type":"a","timestamp":1}`, `{"type":"a"`, `{"type":"a","type":"b"}`} {
 		if out, err := frame.DecodeOut([]byte(bad)); err == nil {
 			t.Errorf("DecodeOut(%s) = %+v, want an error", bad, out)
 		}
@@ -213,5 +214,35 @@ func TestDecodeOutReadsHistoryOfTheDeepestData(t *testing.T) {
 	f := frame.History{Room: "r", Messages: []*message.Message{m, m}}.Append(nil, moment)
 	if out, err := frame.DecodeOut(frame.Payload(f)); err != nil || out.Type != "history" {
 		t.Errorf("DecodeOut = %+v, %v", out, err)
+	}
+}
+
+func TestAnEventIsReadFromTheServersOwnFramesOnly(t *testing.T) {
+	for name, tt := range map[string]struct {
+		frame own
+		want  frame.Event
+	}{
+		"subscribed":              {frame.Subscribed{Room: "r", LastID: id2}, frame.Event{Name: "subscribed", LastID: id2}},
+		"subscribed, recovered":   {frame.Subscribed{Room: "r", LastID: id2, Resumed: true, Recovered: true}, frame.Event{Name: "subscribed", LastID: id2}},
+		"subscribed with a gap":   {frame.Subscribed{Room: "r", Resumed: true, Reason: message.GapLimit}, frame.Event{Name: "subscribed", Reason: message.GapLimit, Incomplete: true}},
+		"gap":                     {frame.Gap{Room: "r", After: id1, Before: id2, Reason: message.GapLost}, frame.Event{Name: "gap", After: id1, Before: id2, Reason: message.GapLost}},
+		"gap that nothing ends":   {frame.Gap{Room: "r", Reason: message.GapDeleted}, frame.Event{Name: "gap", Reason: message.GapDeleted}},
+		"outage":                  {frame.Outage{Room: "r"}, frame.Event{Name: "degraded"}},
+		"what is about no room":   {frame.Reconnect{InMS: 5}, frame.Event{Name: "reconnect"}},
+		"another of the server's": {frame.Ack{Room: "r", ID: id1}, frame.Event{}},
+	} {
+		out, err := frame.DecodeOut(frame.Payload(tt.frame.Append(nil, moment)))
+		e, ok := out.Event()
+		if diff := cmp.Diff(tt.want, e); diff != "" || err != nil || ok != (tt.want.Name != "") {
+			t.Errorf("%s: %v, %v\n%s", name, ok, err, diff)
+		}
+	}
+	for _, data := range []string{`null`, `"gap"`, `["event"]`, `{"event":5}`, `{"event":null}`, `{"events":"gap"}`, `{"text":{"event":"gap"}}`, `{"event":"gap"`} {
+		if e, ok := (frame.Out{Type: message.TypeSystem, Data: []byte(data)}).Event(); ok {
+			t.Errorf("%s is taken for %+v", data, e)
+		}
+	}
+	if e, ok := (frame.Out{Type: message.TypeChat, Data: []byte(`{"event":"gap"}`)}).Event(); ok {
+		t.Errorf("a chat message is taken for %+v", e)
 	}
 }

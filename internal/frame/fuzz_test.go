@@ -193,7 +193,7 @@ func FuzzRender(f *testing.F) {
 		}
 		if typ != "" && len(typ) <= 64 && utf8.ValidString(typ) {
 			out, err := frame.DecodeOut(frame.Payload(b))
-			asRead := read{out.ID.String(), string(out.Type), out.Room, out.From, out.Ref, out.Timestamp, json.RawMessage(out.Data)}
+			asRead := read{out.ID.String(), string(out.Type), out.Room, out.From, out.Ref, out.Timestamp.Format("2006-01-02T15:04:05.000Z07:00"), json.RawMessage(out.Data)}
 			if diff := cmp.Diff(want, asRead); diff != "" || err != nil {
 				t.Errorf("DecodeOut: %v\n%s", err, diff)
 			}

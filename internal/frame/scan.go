@@ -162,11 +162,17 @@ func unquote(v []byte) []byte {
 
 // text reads a member that is a string; absent, null and empty are the same.
 func text(name string, v jsontext.Value) (string, error) {
+	b, err := raw(name, v)
+	return string(b), err
+}
+
+// raw is text without a copy, unless something is escaped.
+func raw(name string, v jsontext.Value) ([]byte, error) {
 	switch v.Kind() {
 	case '"':
-		return string(unquote(v)), nil
+		return unquote(v), nil
 	case 'n', 0:
-		return "", nil
+		return nil, nil
 	}
-	return "", fmt.Errorf("%s must be a string", name)
+	return nil, fmt.Errorf("%s must be a string", name)
 }
