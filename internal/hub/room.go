@@ -303,3 +303,15 @@ func (h *Hub) named(name message.Room) (rs []*room) {
 	}
 	return rs
 }
+
+// Away tells whether the room reaches this node's members only: a degraded time has begun and not ended.
+func (h *Hub) Away(name message.Room) bool {
+	r := h.lookup(name)
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := len(r.log.stretches)
+	return k > 0 && r.log.stretches[k-1].to == 0
+}

@@ -22,6 +22,12 @@ import (
 // domain is ErrorInfo's: whose reasons these are.
 const domain = "realtime"
 
+// Errors that only callers of this package's services meet.
+var (
+	errTooMany  = errors.New("too many items")
+	errPosition = errors.New("position unreadable")
+)
+
 // outcome is a row of the one table of errors. Text is what the caller reads; empty: the row's error's own. The text of a
 // *message.Error is written for him and goes before both.
 type outcome struct {
@@ -40,12 +46,16 @@ var table = []outcome{
 	{message.ErrTooLarge, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_DATA_TOO_LARGE, "", 0},
 	{message.ErrInvalidUser, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_USER_INVALID, "", 0},
 	{message.ErrInvalid, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_ARGUMENT_INVALID, "", 0},
+	{errTooMany, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_TOO_MANY_ITEMS, "", 0},
+	{errPosition, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_POSITION_INVALID, "", 0},
 	{hub.ErrOverloaded, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "the room's members cannot keep up: publish less, or again later", time.Second},
 	{broker.ErrOverloaded, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "a bound of the broker's is reached: try again later", time.Second},
 	{broker.ErrUnavailable, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_BROKER_UNAVAILABLE, "the broker is away; nothing was published", time.Second},
 	{broker.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{hub.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{errDraining, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
+	{errSlow, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "the reader is too slow: call again with the last ids", time.Second},
+	{errNotLive, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_BROKER_UNAVAILABLE, "a room was not to be had in time: call again with the last ids", time.Second},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED, "not done in time; whether it was published is unknown: repeat with the same idempotency key", 0},
 	{context.Canceled, codes.Canceled, realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED, "cancelled by the caller; whether it was published is unknown", 0},
 }
@@ -108,6 +118,9 @@ func metadata(m *message.Error) map[string]string {
 	}
 	if errors.Is(m, message.ErrTooLarge) {
 		return map[string]string{"limit_bytes": strconv.Itoa(m.Limit), "size_bytes": strconv.Itoa(m.Size)}
+	}
+	if errors.Is(m, errTooMany) {
+		return map[string]string{"limit": strconv.Itoa(m.Limit), "count": strconv.Itoa(m.Size)}
 	}
 	return map[string]string{"limit": strconv.Itoa(m.Limit)}
 }

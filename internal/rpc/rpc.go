@@ -54,6 +54,7 @@ type Server struct {
 	health  *health.Server
 	timeout time.Duration
 	end     context.CancelFunc // of streams
+	streams *subscriber
 }
 
 // services are all of the contract that a node answers; health speaks of each.
@@ -95,9 +96,9 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	if cfg.Stats != nil {
 		opts = append(opts, grpc.StatsHandler(cfg.Stats))
 	}
-	s := &Server{grpc: grpc.NewServer(opts...), health: health.NewServer(), timeout: cfg.Timeout, end: end}
+	s := &Server{grpc: grpc.NewServer(opts...), health: health.NewServer(), timeout: cfg.Timeout, end: end, streams: &subscriber{hub: p.Hub}}
 	realtimev1.RegisterPublisherServiceServer(s.grpc, &publisher{publish: p.Publisher})
-	realtimev1.RegisterSubscriberServiceServer(s.grpc, realtimev1.UnimplementedSubscriberServiceServer{})
+	realtimev1.RegisterSubscriberServiceServer(s.grpc, s.streams)
 	realtimev1.RegisterPresenceServiceServer(s.grpc, realtimev1.UnimplementedPresenceServiceServer{})
 	realtimev1.RegisterControlServiceServer(s.grpc, realtimev1.UnimplementedControlServiceServer{})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
@@ -137,4 +138,5 @@ func (s *Server) Shutdown(ctx context.Context) {
 	cut := context.AfterFunc(ctx, s.grpc.Stop)
 	defer cut()
 	s.grpc.GracefulStop()
+	s.streams.senders.Wait()
 }

@@ -37,13 +37,16 @@ func TestTheRestOfTheContractIsUnimplemented(t *testing.T) {
 			}
 		}
 		for _, m := range d.Streams {
+			if m.StreamName == "Subscribe" {
+				continue
+			}
 			n++
 			if err := stream1(t, s.conn, &m, "/"+d.ServiceName+"/"+m.StreamName); status.Code(err) != codes.Unimplemented {
 				t.Errorf("%s: %v, want UNIMPLEMENTED", m.StreamName, err)
 			}
 		}
 	}
-	if n < 15 {
+	if n < 14 {
 		t.Errorf("%d methods tried, the contract has more", n)
 	}
 	if got := s.log.records(t); got != nil {
