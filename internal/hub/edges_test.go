@@ -169,3 +169,24 @@ func TestAJoinWhileTheRoomIsLeftMissesNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestARoomIsAwayWhileADegradedTimeLasts(t *testing.T) {
+	inBubble(t, Config{}, func(r *rig) {
+		r.open(0, nil, "x", "y")
+		away := func(want ...bool) {
+			t.Helper()
+			if got := []bool{r.h.Away("x"), r.h.Away("y"), r.h.Away("unknown")}; !slices.Equal(got, want) {
+				t.Errorf("x, y and a room that is not here: %v, want %v", got, want)
+			}
+		}
+		away(false, false, false)
+		r.h.Degraded("x")
+		away(true, false, false)
+		r.h.Degraded("")
+		away(true, true, false)
+		r.h.Restored("y")
+		away(true, false, false)
+		r.h.Restored("")
+		away(false, false, false)
+	})
+}

@@ -202,14 +202,23 @@ func TestWhatIsSentWhileTheBrokerIsAwayIsDegraded(t *testing.T) {
 
 	late := open(t, b.sub, &realtimev1.SubscribeRequest{Rooms: []*realtimev1.RoomStart{from("a", first.String())}})
 	late.expect("a chat 2 degraded", "subscribed a") // and nothing ephemeral
+	stored := b.publish(t, "a", `"belated"`)
+	behind := open(t, b.sub, &realtimev1.SubscribeRequest{Rooms: []*realtimev1.RoomStart{from("a", stored.String())}})
+	behind.expect("a chat 2 degraded", "subscribed a") // all of a time that has not ended
+	all := []*feed{f, late, behind, b.live(t, "a")}
+	for _, f := range all[:2] {
+		f.expect(`a chat "belated"`)
+	}
 	unstored("a", "3", message.Degraded)
-	late.expect("a chat 3 degraded")
-	f.expect("a chat 3 degraded")
+	for _, f := range all {
+		f.expect("a chat 3 degraded")
+	}
 
 	h.Restored("a")
 	unstored("a", "4", message.Ephemeral)
-	late.expect("a chat 4 ephemeral")
-	f.expect("a chat 4 ephemeral")
+	for _, f := range all {
+		f.expect("a chat 4 ephemeral")
+	}
 
 	h.Degraded("") // all rooms
 	unstored("b", "5", message.Degraded)
