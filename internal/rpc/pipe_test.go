@@ -2,13 +2,18 @@ package rpc
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/grpc"
+
+	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
@@ -132,6 +137,38 @@ func FuzzAPipeNeverPanics(f *testing.F) {
 			_, _ = d.response(f)
 		}
 	})
+}
+
+// sending is a stream whose Send does what a test says.
+type sending struct {
+	grpc.ServerStreamingServer[realtimev1.SubscribeResponse]
+	send func(*realtimev1.SubscribeResponse)
+}
+
+func (s sending) Send(resp *realtimev1.SubscribeResponse) error { s.send(resp); return nil }
+
+// What is written before the node goes away is handed over; nothing is written from then on, so that it ends.
+func TestWhatIsWrittenWhileASendWaitsIsHandedOverAtTheEnd(t *testing.T) {
+	ctx, end := context.WithCancelCause(t.Context())
+	p := ofHub(t)
+	var got int
+	write := func() error { _, err := p.TryWrite(chatFrame(10)); return err }
+	d := &delivery{pipe: p, keepalive: time.Hour, out: sending{send: func(*realtimev1.SubscribeResponse) {
+		if got++; got == 1 {
+			if err := write(); err != nil {
+				t.Error(err)
+			}
+			end(errDraining)
+		} else if err := write(); !errors.Is(err, errPipeClosed) {
+			t.Errorf("while it ends: %v", err)
+		}
+	}}}
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.run(ctx); !errors.Is(err, errDraining) || got != 2 {
+		t.Errorf("ended with %v after %d of 2", err, got)
+	}
 }
 
 func TestAControlFrameSaysNothing(t *testing.T) {
