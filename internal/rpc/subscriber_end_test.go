@@ -257,8 +257,8 @@ func TestACallerThatLeavesLeavesNothingBehind(t *testing.T) {
 			}
 			f.leave()
 			until(t, "no session, no member", func() bool {
-				_, members := b.node.Hub().Count("room")
-				return b.node.Hub().Stats().Sessions == 0 && members == 0
+				st := b.node.Hub().Stats()
+				return st.Sessions == 0 && st.Rooms == 0
 			})
 			if got := b.log.records(t); got != nil {
 				t.Errorf("logged: %v", got)
