@@ -53,6 +53,10 @@ type Broker interface {
 	// History reads kept entries. Entries come oldest first with their Prev. Nothing kept is an empty page, no error.
 	History(ctx context.Context, q message.Query) (message.Page, error)
 
+	// Rooms lists ordinary rooms with kept entries, by name: the first limit of those that begin with prefix and lie behind
+	// after.
+	Rooms(ctx context.Context, prefix string, after message.Room, limit int) ([]message.Room, error)
+
 	// Ask puts a question to all nodes, the asking one included, and gathers their replies until all have answered or
 	// the context ends (at most 2 s). unreached names the nodes that did not answer.
 	Ask(ctx context.Context, r Request) (replies []Reply, unreached []string, err error)

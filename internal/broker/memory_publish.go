@@ -3,6 +3,8 @@ package broker
 import (
 	"bytes"
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/slack5/realtime/internal/message"
@@ -144,6 +146,30 @@ func (b *Memory) History(ctx context.Context, q message.Query) (message.Page, er
 	early := message.Position(b.forgotten.Load())
 	p.Since = max(b.born, early, message.At(ms, 0).Before(b.retention(q.Room).remembered()))
 	return p, nil
+}
+
+// Rooms implements Broker.
+func (b *Memory) Rooms(ctx context.Context, prefix string, after message.Room, limit int) ([]message.Room, error) {
+	if err := b.open(ctx); err != nil {
+		return nil, err
+	}
+	var names []message.Room
+	ms := b.clock.read(time.Now())
+	for i := range b.stripes {
+		for _, r := range b.stripes[i].list() {
+			if r.name <= after || !r.name.Ordinary() || !strings.HasPrefix(string(r.name), prefix) {
+				continue
+			}
+			r.mu.Lock()
+			b.bytes.Add(-r.trim(ms))
+			if r.entries.n > 0 {
+				names = append(names, r.name)
+			}
+			r.mu.Unlock()
+		}
+	}
+	slices.Sort(names)
+	return names[:min(len(names), limit)], nil
 }
 
 // remembered is how long after its newest message a room may be forgotten.

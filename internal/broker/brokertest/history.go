@@ -22,6 +22,7 @@ var history = []contract{
 	{"a page names the tip and how far back the room is vouched for", pageTip},
 	{"history is read while others publish", readUnderLoad},
 	{"a context that has ended reads nothing", endedRead},
+	{"rooms with history are listed by name", listedRooms},
 }
 
 // twenty has a room with twenty messages.
@@ -35,6 +36,37 @@ func twenty(t testing.TB, f Factory) (n *node, all []message.Entry) {
 	}
 	chained(t, all, 0)
 	return n, all
+}
+
+func listedRooms(t testing.TB, f Factory) {
+	n := start(t, f, Settings{})
+	for _, room := range []message.Room{"b", "team-2", "team-1", "a", message.Global, message.UserRoom("u"), "gone"} {
+		n.publish(n.say(room, "1"))
+	}
+	n.publish(n.hint("hints", "1"))
+	n.Broker.Subscribe("empty")
+	if err := n.Broker.Delete(t.Context(), "gone"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		prefix string
+		after  message.Room
+		limit  int
+		want   []message.Room
+	}{
+		{"", "", 100, []message.Room{"a", "b", "team-1", "team-2"}},
+		{"", "", 3, []message.Room{"a", "b", "team-1"}},
+		{"", "b", 100, []message.Room{"team-1", "team-2"}},
+		{"team-", "", 100, []message.Room{"team-1", "team-2"}},
+		{"team-", "team-1", 100, []message.Room{"team-2"}},
+		{"x", "", 100, nil},
+		{"@", "", 100, nil},
+	} {
+		got, err := n.Broker.Rooms(t.Context(), c.prefix, c.after, c.limit)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("Rooms(%q, %q, %d) = %q, %v, want %q", c.prefix, c.after, c.limit, got, err, c.want)
+		}
+	}
 }
 
 // same checks that a page holds these entries, with their Prev.

@@ -28,6 +28,7 @@ type hooks struct {
 	unsubscribe func(m *mutant, room message.Room)
 	publish     func(m *mutant, ctx context.Context, p broker.Publication) (broker.Receipt, error)
 	history     func(m *mutant, ctx context.Context, q message.Query) (message.Page, error)
+	rooms       func(names []message.Room) []message.Room
 	remove      func(m *mutant, ctx context.Context, room message.Room) error
 	ask         func(m *mutant, ctx context.Context, r broker.Request) ([]broker.Reply, []string, error)
 	revoke      func(r broker.Revocation) broker.Revocation
@@ -43,6 +44,14 @@ func (m *mutant) Run(ctx context.Context, s broker.Sink, ready func()) error {
 		m.run(m)
 	}
 	return m.Broker.Run(ctx, s, ready)
+}
+
+func (m *mutant) Rooms(ctx context.Context, prefix string, after message.Room, limit int) ([]message.Room, error) {
+	names, err := m.Broker.Rooms(ctx, prefix, after, limit)
+	if m.rooms != nil {
+		names = m.rooms(names)
+	}
+	return names, err
 }
 
 func (m *mutant) Now() message.Position {

@@ -122,6 +122,9 @@ var mutations = []mutation{
 	{name: "there is never more", hooks: func() hooks {
 		return twistPage(func(_ message.Query, p *message.Page) { p.More = false })
 	}, seen: []contractFunc{pagesForward, pagesBackward, pageBytes}},
+	{name: "rooms are listed in any order", hooks: func() hooks {
+		return hooks{rooms: func(names []message.Room) []message.Room { slices.Reverse(names); return names }}
+	}, seen: []contractFunc{listedRooms}},
 	{name: "there is always more", hooks: func() hooks {
 		return twistPage(func(_ message.Query, p *message.Page) { p.More = true })
 	}, seen: []contractFunc{pagesForward, pagesBackward, fromBetween, emptyPage, readUnderLoad, keptByCount, deleteTells}},
