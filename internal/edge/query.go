@@ -114,7 +114,7 @@ func (s *session) history(ctx context.Context, in frame.In) error {
 		return err
 	}
 	s.use.replied = true
-	h := frame.History{Room: room, Ref: in.Ref, Truncated: !want.After.IsZero() && truncated(page, q.From)}
+	h := frame.History{Room: room, Ref: in.Ref, Truncated: !want.After.IsZero() && page.Truncated(q.From)}
 	kept, next := fit(page, q, anchor)
 	for _, e := range kept {
 		if !e.Message.Excludes(s.h.ID, s.h.User) {
@@ -186,18 +186,6 @@ func fit(p message.Page, q message.Query, anchor message.ID) (kept []message.Ent
 		return kept, kept[0].Message.ID.Position
 	}
 	return kept, kept[n-1].Message.ID.Position
-}
-
-// truncated tells whether something that followed after is no longer kept.
-func truncated(p message.Page, after message.Position) bool {
-	if p.Cut > after {
-		return true
-	}
-	if len(p.Entries) == 0 {
-		return p.Tip > after || p.Tip == 0 && after < p.Since
-	}
-	first := p.Entries[0].Prev
-	return first > after || first == 0 && after < p.Since
 }
 
 // pageName is opaque to sessions: a direction and a position.

@@ -92,7 +92,7 @@ func TestHistorySaysWhenWhatFollowedIsNoLongerKept(t *testing.T) {
 		{"the broker does not remember so far back", message.Page{Entries: []message.Entry{entry(20, 0)}, Tip: at(20), Since: at(15)}, true},
 		{"nor anything", message.Page{Since: at(15)}, true},
 	} {
-		if got := truncated(c.page, at(10)); got != c.want {
+		if got := c.page.Truncated(at(10)); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}

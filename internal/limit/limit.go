@@ -17,11 +17,19 @@ func NewBucket(perSecond float64, burst int) *Bucket {
 }
 
 // Take admits one event, or tells how long until one would be. It never waits, and what it refuses costs nothing.
-func (b *Bucket) Take() (retry time.Duration, ok bool) {
-	r := b.limiter.Reserve()
-	if retry = r.Delay(); retry == 0 {
-		return 0, true
+func (b *Bucket) Take() (retry time.Duration, ok bool) { return b.TakeN(1) }
+
+// TakeN admits n events together or none of them. More than the burst are admitted when the bucket is full, and paid off
+// before the next one is.
+func (b *Bucket) TakeN(n int) (retry time.Duration, ok bool) {
+	now, burst := time.Now(), b.limiter.Burst()
+	r := b.limiter.ReserveN(now, min(n, burst))
+	if retry = r.DelayFrom(now); retry > 0 {
+		r.CancelAt(now)
+		return retry, false
 	}
-	r.Cancel()
-	return retry, false
+	for n -= burst; n > 0; n -= burst {
+		b.limiter.ReserveN(now, min(n, burst))
+	}
+	return 0, true
 }

@@ -25,3 +25,24 @@ func TestABucketAdmitsItsBurstAndThenItsRate(t *testing.T) {
 		}
 	})
 }
+
+func TestABucketAdmitsManyTogetherOrNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBucket(100, 100)
+		expect := func(n int, want time.Duration) {
+			t.Helper()
+			if retry, ok := b.TakeN(n); retry != want || ok != (want == 0) {
+				t.Errorf("TakeN(%d) = %v, %v, want %v", n, retry, ok, want)
+			}
+		}
+		expect(60, 0)
+		expect(60, 200*time.Millisecond) // and costs nothing
+		expect(40, 0)
+		time.Sleep(time.Second)
+		expect(350, 0) // full: more than it holds, on credit
+		expect(1, 2510*time.Millisecond)
+		time.Sleep(2510 * time.Millisecond)
+		expect(1, 0)
+		expect(101, time.Second)
+	})
+}

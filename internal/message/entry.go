@@ -39,6 +39,18 @@ type Page struct {
 	Since Position
 }
 
+// Truncated tells whether something that followed after is no longer kept; the page was asked for from there, forwards.
+func (p Page) Truncated(after Position) bool {
+	if p.Cut > after {
+		return true
+	}
+	if len(p.Entries) == 0 {
+		return p.Tip > after || p.Tip == 0 && after < p.Since
+	}
+	first := p.Entries[0].Prev
+	return first > after || first == 0 && after < p.Since
+}
+
 // GapReason says why messages cannot be delivered. The values are the protocol's words.
 type GapReason string
 
