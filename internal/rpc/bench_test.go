@@ -3,8 +3,10 @@ package rpc
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"sync"
@@ -15,55 +17,114 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 )
 
-// loadEnv makes the test binary a caller: it bears address, connections, calls at a time on each, and calls in all.
+// loadEnv makes the test binary a caller: it bears address, what to call, connections, calls at a time on each, and calls in
+// all.
 const loadEnv = "RPC_BENCH_LOAD"
 
-// BenchmarkPublish measures what a unary Publish costs the server. The callers are a process of their own, so that
-// server-µs/op, and a profile of the benchmark, are of the server alone.
-func BenchmarkPublish(b *testing.B) {
-	for _, c := range []struct{ conns, parallel int }{{1, 1}, {1, 64}, {8, 32}} {
-		b.Run(fmt.Sprintf("conns=%d/parallel=%d", c.conns, c.parallel), func(b *testing.B) {
-			s := serve(b, Config{}, core(b).Publisher())
-			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %d %d", loadEnv, s.addr, c.conns, c.parallel, b.N))
-			cmd.Stderr = os.Stderr
-			in, err := cmd.StdinPipe()
-			if err != nil {
-				b.Fatal(err)
-			}
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				b.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				b.Fatal(err)
-			}
-			answer := bufio.NewReader(out)
-			expect := func(want string) {
-				b.Helper()
-				if got, err := answer.ReadString('\n'); err != nil || got != want {
-					b.Fatalf("the callers say %q, %v, want %q", got, err, want)
+// echo is gRPC itself, as a yardstick: it answers requests of the same type with themselves.
+var echo = grpc.ServiceDesc{
+	ServiceName: "bench.Echo",
+	HandlerType: (*any)(nil),
+	Methods: []grpc.MethodDesc{{
+		MethodName: "Unary",
+		Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			var req realtimev1.PublishRequest
+			return &req, decode(&req)
+		},
+	}},
+	Streams: []grpc.StreamDesc{{
+		StreamName: "Stream", ServerStreams: true, ClientStreams: true,
+		Handler: func(_ any, st grpc.ServerStream) error {
+			for {
+				var req realtimev1.PublishStreamRequest
+				if err := st.RecvMsg(&req); errors.Is(err, io.EOF) {
+					return nil
+				} else if err != nil {
+					return err
+				}
+				if err := st.SendMsg(&req); err != nil {
+					return err
 				}
 			}
-			expect("ready\n")
-			b.ReportAllocs()
-			b.ResetTimer()
-			before := cpu(b)
-			if _, err := io.WriteString(in, "go\n"); err != nil {
-				b.Fatal(err)
-			}
-			expect("done\n")
-			used := cpu(b) - before
-			b.StopTimer()
-			b.ReportMetric(float64(used.Nanoseconds())/1e3/float64(b.N), "server-µs/op")
-			if err := cmd.Wait(); err != nil {
-				b.Fatal(err)
-			}
-		})
+		},
+	}},
+}
+
+// BenchmarkCalls measures what a call, or an item of a stream, costs the server, and a bare gRPC server beside it. The
+// callers are a process of their own, so that server-µs/op, and a profile of the benchmark, are of the server alone.
+func BenchmarkCalls(b *testing.B) {
+	for _, c := range []struct{ conns, parallel int }{{1, 1}, {1, 64}, {8, 32}} {
+		for _, method := range []string{
+			"/bench.Echo/Unary", realtimev1.PublisherService_Publish_FullMethodName,
+			"/bench.Echo/Stream", realtimev1.PublisherService_PublishStream_FullMethodName,
+		} {
+			b.Run(fmt.Sprintf("conns=%d/parallel=%d%s", c.conns, c.parallel, method), func(b *testing.B) {
+				s := serveNode(b, Config{}, core(b))
+				addr := s.addr
+				if method[1] == 'b' {
+					addr = bare(b)
+				}
+				measure(b, fmt.Sprintf("%s %s %d %d %d", addr, method, c.conns, c.parallel, b.N))
+			})
+		}
+	}
+}
+
+// bare serves echo.
+func bare(b *testing.B) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	g := grpc.NewServer(grpc.NumStreamWorkers(workers))
+	g.RegisterService(&echo, nil)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = g.Serve(l) })
+	b.Cleanup(func() { g.Stop(); wg.Wait() })
+	return l.Addr().String()
+}
+
+// measure runs callers as told and reports what they cost this process.
+func measure(b *testing.B, spec string) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), loadEnv+"="+spec)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	answer := bufio.NewReader(out)
+	expect := func(want string) {
+		b.Helper()
+		if got, err := answer.ReadString('\n'); err != nil || got != want {
+			b.Fatalf("the callers say %q, %v, want %q", got, err, want)
+		}
+	}
+	expect("ready\n")
+	b.ReportAllocs()
+	b.ResetTimer()
+	before := cpu(b)
+	if _, err := io.WriteString(in, "go\n"); err != nil {
+		b.Fatal(err)
+	}
+	expect("done\n")
+	used := cpu(b) - before
+	b.StopTimer()
+	b.ReportMetric(float64(used.Nanoseconds())/1e3/float64(b.N), "server-µs/op")
+	if err := cmd.Wait(); err != nil {
+		b.Fatal(err)
 	}
 }
 
@@ -78,35 +139,42 @@ func cpu(b *testing.B) time.Duration {
 
 // load is the callers' process.
 func load(ctx context.Context, spec string) error {
-	var addr string
+	var addr, method string
 	var conns, parallel, calls int
-	if _, err := fmt.Sscanf(spec, "%s %d %d %d", &addr, &conns, &parallel, &calls); err != nil {
+	if _, err := fmt.Sscanf(spec, "%s %s %d %d %d", &addr, &method, &conns, &parallel, &calls); err != nil {
 		return err
 	}
-	var pubs []realtimev1.PublisherServiceClient
+	var all []*grpc.ClientConn
 	for range conns {
 		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return err
 		}
 		defer func() { _ = conn.Close() }()
-		pubs = append(pubs, realtimev1.NewPublisherServiceClient(conn))
+		all = append(all, conn)
 	}
 	run := func(calls int) error {
-		var left atomic.Int64
+		left := new(atomic.Int64)
 		left.Store(int64(calls))
 		var failed atomic.Pointer[error]
 		var wg sync.WaitGroup
-		for i := range conns * parallel {
-			pub := pubs[i%conns]
-			wg.Go(func() {
-				for left.Add(-1) >= 0 {
-					if _, err := pub.Publish(ctx, hello()); err != nil {
-						failed.Store(&err)
-						return
+		keep := func(err error) {
+			if err != nil {
+				failed.Store(&err)
+			}
+		}
+		for _, conn := range all {
+			if method == realtimev1.PublisherService_PublishStream_FullMethodName || method == "/bench.Echo/Stream" {
+				wg.Go(func() { keep(streamLoad(ctx, conn, method, parallel, left)) })
+				continue
+			}
+			for range parallel {
+				wg.Go(func() {
+					for left.Add(-1) >= 0 && failed.Load() == nil {
+						keep(conn.Invoke(ctx, method, hello(), answerTo(method)))
 					}
-				}
-			})
+				})
+			}
 		}
 		wg.Wait()
 		if err := failed.Load(); err != nil {
@@ -126,4 +194,53 @@ func load(ctx context.Context, spec string) error {
 	}
 	fmt.Println("done")
 	return nil
+}
+
+// answerTo is what the answer of a method is read into.
+func answerTo(method string) proto.Message {
+	switch method {
+	case "/bench.Echo/Unary":
+		return &realtimev1.PublishRequest{}
+	case "/bench.Echo/Stream":
+		return &realtimev1.PublishStreamRequest{}
+	case realtimev1.PublisherService_PublishStream_FullMethodName:
+		return &realtimev1.PublishStreamResponse{}
+	}
+	return &realtimev1.PublishResponse{}
+}
+
+// streamLoad sends items while there are any left, so many ahead of their answers.
+func streamLoad(ctx context.Context, conn *grpc.ClientConn, method string, ahead int, left *atomic.Int64) error {
+	st, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
+	if err != nil {
+		return err
+	}
+	places, ended := make(chan struct{}, ahead), make(chan struct{})
+	var wg sync.WaitGroup
+	var read error
+	resp := answerTo(method)
+	wg.Go(func() {
+		for read == nil {
+			if read = st.RecvMsg(resp); read == nil {
+				<-places
+			}
+		}
+		close(ended)
+	})
+	req := &realtimev1.PublishStreamRequest{Item: &realtimev1.PublishItem{Room: "general", Message: hello().GetMessage()}}
+	for left.Add(-1) >= 0 && err == nil {
+		select {
+		case places <- struct{}{}:
+			req.Tag++
+			err = st.SendMsg(req)
+		case <-ended:
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	err = errors.Join(err, st.CloseSend())
+	wg.Wait()
+	if !errors.Is(read, io.EOF) {
+		err = errors.Join(err, read)
+	}
+	return err
 }

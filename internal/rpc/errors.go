@@ -24,9 +24,22 @@ const domain = "realtime"
 
 // Errors that only callers of this package's services meet.
 var (
-	errTooMany  = errors.New("too many items")
-	errPosition = errors.New("position unreadable")
+	errCredential = errors.New("no or unknown credential")
+	errScope      = errors.New("scope missing")
+	errRate       = errors.New("rate limited")
+	errTooMany    = errors.New("too many items")
+	errPosition   = errors.New("position unreadable")
 )
+
+// refusal is an error of the table with what its row cannot know.
+type refusal struct {
+	error
+	text     string // empty: the row's
+	retry    time.Duration
+	metadata map[string]string
+}
+
+func (r *refusal) Unwrap() error { return r.error }
 
 // outcome is a row of the one table of errors. Text is what the caller reads; empty: the row's error's own. The text of a
 // *message.Error is written for him and goes before both.
@@ -48,6 +61,9 @@ var table = []outcome{
 	{message.ErrInvalid, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_ARGUMENT_INVALID, "", 0},
 	{errTooMany, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_TOO_MANY_ITEMS, "", 0},
 	{errPosition, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_POSITION_INVALID, "", 0},
+	{errCredential, codes.Unauthenticated, realtimev1.ErrorReason_ERROR_REASON_CREDENTIAL_INVALID, "no or unknown credential: send the metadata authorization: Bearer KEY", 0},
+	{errScope, codes.PermissionDenied, realtimev1.ErrorReason_ERROR_REASON_SCOPE_MISSING, "the credential does not allow this", 0},
+	{errRate, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_RATE_LIMITED, "more publishes than this caller may send: publish less, or again later", time.Second},
 	{hub.ErrOverloaded, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "the room's members cannot keep up: publish less, or again later", time.Second},
 	{broker.ErrOverloaded, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "a bound of the broker's is reached: try again later", time.Second},
 	{broker.ErrUnavailable, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_BROKER_UNAVAILABLE, "the broker is away; nothing was published", time.Second},
@@ -63,7 +79,44 @@ var table = []outcome{
 // internal is the row of everything else.
 var internal = outcome{nil, codes.Internal, realtimev1.ErrorReason_ERROR_REASON_INTERNAL, "internal error: its cause is in the log of the service", 0}
 
-// statusFor maps an error. known is false for one that is not in the table: nothing of it but the row's text leaves.
+// cause is what the table says of an error.
+type cause struct {
+	outcome                // with the error's own retry, if it has one
+	bad     *message.Error // nil: not about a field
+	meta    map[string]string
+	known   bool // false for an error that is not in the table: nothing of it but the row's text leaves
+}
+
+func explain(err error) cause {
+	c := cause{outcome: internal}
+	for _, o := range table {
+		if errors.Is(err, o.err) {
+			c.outcome, c.known = o, true
+			break
+		}
+	}
+	if !c.known {
+		return c
+	}
+	if c.text == "" {
+		c.text = c.err.Error()
+	}
+	if bad, ok := errors.AsType[*message.Error](err); ok {
+		c.bad, c.text, c.meta = bad, bad.Text, figures(bad)
+	}
+	if r, ok := errors.AsType[*refusal](err); ok {
+		c.meta = r.metadata
+		if r.text != "" {
+			c.text = r.text
+		}
+		if r.retry > 0 {
+			c.retry = r.retry
+		}
+	}
+	return c
+}
+
+// statusFor maps an error. known is false for one that is not in the table.
 func statusFor(err error, traceID string) (st *status.Status, known bool) {
 	if s, ok := status.FromError(err); ok {
 		switch s.Code() {
@@ -75,44 +128,38 @@ func statusFor(err error, traceID string) (st *status.Status, known bool) {
 			err = context.DeadlineExceeded
 		}
 	}
-	row := internal
-	for _, o := range table {
-		if errors.Is(err, o.err) {
-			row, known = o, true
-			break
-		}
+	c := explain(err)
+	details := make([]protoadapt.MessageV1, 0, 4)
+	if c.bad != nil {
+		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: c.bad.Field, Description: c.bad.Text}}})
 	}
-	text, details := row.text, make([]protoadapt.MessageV1, 0, 4)
-	if text == "" {
-		text = row.err.Error()
+	if c.reason != realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+		details = append(details, &errdetails.ErrorInfo{Reason: strings.TrimPrefix(c.reason.String(), "ERROR_REASON_"), Domain: domain, Metadata: c.meta})
 	}
-	bad, ok := errors.AsType[*message.Error](err)
-	if ok = ok && known; ok {
-		text = bad.Text
-		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: bad.Field, Description: bad.Text}}})
-	}
-	if row.reason != realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED {
-		info := &errdetails.ErrorInfo{Reason: strings.TrimPrefix(row.reason.String(), "ERROR_REASON_"), Domain: domain}
-		if ok {
-			info.Metadata = metadata(bad)
-		}
-		details = append(details, info)
-	}
-	if row.retry > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(row.retry)})
+	if c.retry > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(c.retry)})
 	}
 	if traceID != "" {
 		details = append(details, &errdetails.RequestInfo{RequestId: traceID})
 	}
-	st = status.New(row.code, text)
+	st = status.New(c.code, c.text)
 	if with, err := st.WithDetails(details...); err == nil {
 		st = with
 	}
-	return st, known
+	return st, c.known
 }
 
-// metadata tells a program the numbers that the text tells a person.
-func metadata(m *message.Error) map[string]string {
+// itemError maps the error of one item, as statusFor that of a call.
+func (c cause) itemError() *realtimev1.ItemError {
+	e := &realtimev1.ItemError{Code: int32(c.code), Reason: c.reason, Message: c.text}
+	if c.retry > 0 {
+		e.RetryAfter = durationpb.New(c.retry)
+	}
+	return e
+}
+
+// figures tell a program the numbers that the text tells a person.
+func figures(m *message.Error) map[string]string {
 	if m.Limit == 0 {
 		return nil
 	}
@@ -123,6 +170,12 @@ func metadata(m *message.Error) map[string]string {
 		return map[string]string{"limit": strconv.Itoa(m.Limit), "count": strconv.Itoa(m.Size)}
 	}
 	return map[string]string{"limit": strconv.Itoa(m.Limit)}
+}
+
+// aboutMessage tells an error in what was sent from one of where it was to go.
+func aboutMessage(err error) bool {
+	_, ok := errors.AsType[*message.Error](err)
+	return ok
 }
 
 // within names the fields of an error by their path in a request that holds the message in this field.

@@ -58,7 +58,7 @@ func read(t *testing.T, err error) (got told, text string) {
 	return got, st.Message()
 }
 
-// sentinels are the exported errors of message, hub and broker, and those of context, with what a backend is told.
+// sentinels are the exported errors of message, hub and broker, our own and those of context, with what a backend is told.
 var sentinels = []struct {
 	err  error
 	want told
@@ -76,6 +76,11 @@ var sentinels = []struct {
 	{broker.ErrUnavailable, told{Code: codes.Unavailable, Reason: "realtime/BROKER_UNAVAILABLE", Retry: time.Second}},
 	{broker.ErrClosed, told{Code: codes.Unavailable, Reason: "realtime/DRAINING", Retry: time.Second}},
 	{hub.ErrClosed, told{Code: codes.Unavailable, Reason: "realtime/DRAINING", Retry: time.Second}},
+	{errTooMany, told{Code: codes.InvalidArgument, Reason: "realtime/TOO_MANY_ITEMS"}},
+	{errPosition, told{Code: codes.InvalidArgument, Reason: "realtime/POSITION_INVALID"}},
+	{errCredential, told{Code: codes.Unauthenticated, Reason: "realtime/CREDENTIAL_INVALID"}},
+	{errScope, told{Code: codes.PermissionDenied, Reason: "realtime/SCOPE_MISSING"}},
+	{errRate, told{Code: codes.ResourceExhausted, Reason: "realtime/RATE_LIMITED", Retry: time.Second}},
 	{errDraining, told{Code: codes.Unavailable, Reason: "realtime/DRAINING", Retry: time.Second}},
 	{errSlow, told{Code: codes.ResourceExhausted, Reason: "realtime/OVERLOADED", Retry: time.Second}},
 	{errNotLive, told{Code: codes.Unavailable, Reason: "realtime/BROKER_UNAVAILABLE", Retry: time.Second}},

@@ -14,11 +14,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// chain is what every call passes, unary or stream: an end, recovery, and the error table.
+// chain is what every call passes, unary or stream: its caller's scope, an end, recovery, and the error table.
 type chain struct {
 	log     *slog.Logger
 	timeout time.Duration
+	lasting time.Duration   // a stream ends once its connection is so old
 	ending  context.Context // ends when streams must
+
+	scopeMissing, rateLimited counter
 }
 
 // errDraining ends a stream that would go on.
@@ -30,23 +33,34 @@ func (c *chain) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 		defer b.release()
 		ctx = b
 	}
-	defer func() { err = c.end(ctx, info.FullMethod, recover(), err) }()
+	defer func() { err = c.end(ctx, info.FullMethod, caught(recover(), err)) }()
+	if err := c.admit(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
 	return next(ctx, req)
 }
 
 func (c *chain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	ctx, cancel := context.WithCancelCause(ss.Context())
 	defer cancel(nil)
+	drain := func() { cancel(errDraining) }
 	// Otherwise a caller that watches would hold up the end: nothing else tells its handler of it.
-	release := context.AfterFunc(c.ending, func() { cancel(errDraining) })
+	release := context.AfterFunc(c.ending, drain)
 	defer release()
+	if since, ok := connected(ctx); ok {
+		t := time.AfterFunc(time.Until(since.Add(c.lasting)), drain)
+		defer t.Stop()
+	}
 	defer func() {
-		panicked := recover()
+		err = caught(recover(), err)
 		if err != nil && errors.Is(context.Cause(ctx), errDraining) {
 			err = errDraining
 		}
-		err = c.end(ctx, info.FullMethod, panicked, err)
+		err = c.end(ctx, info.FullMethod, err)
 	}()
+	if err := c.admit(ctx, info.FullMethod); err != nil {
+		return err
+	}
 	return next(srv, &stream{ServerStream: ss, ctx: ctx})
 }
 
@@ -58,14 +72,23 @@ type stream struct {
 
 func (s *stream) Context() context.Context { return s.ctx }
 
+// admit refuses a caller without the method's scope.
+func (c *chain) admit(ctx context.Context, method string) error {
+	need, ok := scopeOf(method)
+	switch {
+	case strings.HasPrefix(method, healthMethods):
+		return nil
+	case !ok:
+		return &refusal{error: errScope}
+	}
+	return callerOf(ctx).needs(need)
+}
+
 // contract begins the methods whose errors are ours to map. Health and reflection speak for themselves.
 const contract = "/realtime."
 
-// end maps the outcome of a call. What nobody expected is logged here, once, with the id that the caller is given.
-func (c *chain) end(ctx context.Context, method string, panicked any, err error) error {
-	if panicked != nil {
-		err = fmt.Errorf("panic: %v", panicked)
-	}
+// end maps the outcome of a call.
+func (c *chain) end(ctx context.Context, method string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -77,12 +100,38 @@ func (c *chain) end(ctx context.Context, method string, panicked any, err error)
 		traceID = sc.TraceID().String()
 	}
 	st, known := statusFor(err, traceID)
-	if !known {
+	c.note(ctx, method, err, known)
+	return st.Err()
+}
+
+// note counts a refusal. What nobody expected is logged, once, with the id that the caller is given.
+func (c *chain) note(ctx context.Context, method string, err error, known bool) {
+	switch {
+	case errors.Is(err, errScope):
+		c.scopeMissing.Add(1)
+	case errors.Is(err, errRate):
+		c.rateLimited.Add(1)
+	case !known:
 		attrs := []any{"method", method, "err", err}
-		if panicked != nil {
-			attrs = append(attrs, "stack", string(debug.Stack()))
+		if p, ok := errors.AsType[*panicError](err); ok {
+			attrs = append(attrs, "stack", string(p.stack))
 		}
 		c.log.ErrorContext(ctx, "call failed", attrs...)
 	}
-	return st.Err()
+}
+
+// panicError is a panic, with where it was.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// caught makes an error of what recover returned; without a panic it is err.
+func caught(panicked any, err error) error {
+	if panicked == nil {
+		return err
+	}
+	return &panicError{panicked, debug.Stack()}
 }

@@ -34,12 +34,17 @@ type Config struct {
 	ConnectionAge time.Duration // callers are asked to connect anew after it, a tenth more or less; default 10 min
 	Stats         stats.Handler // traces and call metrics; nil: none
 	TLS           *tls.Config   // nil: plaintext
+	// Keys are who may call: at least MinKeyBytes each, several while one replaces another. None: everyone may.
+	Keys [][]byte
+	// Rate is how many publishes a second each identity may send, as many at once; 0: any.
+	Rate int
 }
 
 const (
 	defaultTimeout  = 5 * time.Second
 	defaultAge      = 10 * time.Minute // so that callers behind one address spread over new nodes
 	ageGrace        = 3 * time.Minute  // for the calls under way when a connection has reached it
+	ageSlack        = 30 * time.Second // of it: a stream ends by itself so long after the last GOAWAY may have come, well before the forced close
 	maxRequestBytes = 4 << 20          // the contract's bound of a batch; gRPC itself answers above it
 	maxStreams      = 1000             // a connection's parallel calls
 	minPing         = 10 * time.Second // a caller that pings more often is cut
@@ -50,11 +55,13 @@ const (
 
 // Server is a gRPC server that is not serving until SetServing.
 type Server struct {
-	grpc    *grpc.Server
-	health  *health.Server
-	timeout time.Duration
-	end     context.CancelFunc // of streams
-	streams *subscriber
+	grpc      *grpc.Server
+	health    *health.Server
+	chain     *chain
+	door      *doorman
+	publisher *publisher
+	streams   *subscriber
+	end       context.CancelFunc // of streams
 }
 
 // services are all of the contract that a node answers; health speaks of each.
@@ -81,10 +88,13 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	if cfg.ConnectionAge == 0 {
 		cfg.ConnectionAge = defaultAge
 	}
+	logger = logger.With("component", "rpc")
+	door := newDoorman(cfg.Keys, cfg.Rate, logger)
 	ending, end := context.WithCancel(base)
-	c := &chain{log: logger.With("component", "rpc"), timeout: cfg.Timeout, ending: ending}
+	// A connection's GOAWAY comes at most a tenth after its age, its forced close the grace later: a stream ends between.
+	c := &chain{log: logger, timeout: cfg.Timeout, lasting: cfg.ConnectionAge + cfg.ConnectionAge/10 + ageSlack, ending: ending}
 	opts := []grpc.ServerOption{
-		grpc.UnaryInterceptor(c.unary), grpc.StreamInterceptor(c.stream),
+		grpc.InTapHandle(door.tap), grpc.UnaryInterceptor(c.unary), grpc.StreamInterceptor(c.stream),
 		grpc.MaxRecvMsgSize(maxRequestBytes), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(handshake),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: cfg.ConnectionAge, MaxConnectionAgeGrace: ageGrace, Time: quiet}),
@@ -96,8 +106,11 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	if cfg.Stats != nil {
 		opts = append(opts, grpc.StatsHandler(cfg.Stats))
 	}
-	s := &Server{grpc: grpc.NewServer(opts...), health: health.NewServer(), timeout: cfg.Timeout, end: end, streams: &subscriber{hub: p.Hub}}
-	realtimev1.RegisterPublisherServiceServer(s.grpc, &publisher{publish: p.Publisher})
+	s := &Server{
+		grpc: grpc.NewServer(opts...), health: health.NewServer(), chain: c, door: door,
+		publisher: &publisher{chain: c, publish: p.Publisher, broker: p.Broker}, streams: &subscriber{hub: p.Hub}, end: end,
+	}
+	realtimev1.RegisterPublisherServiceServer(s.grpc, s.publisher)
 	realtimev1.RegisterSubscriberServiceServer(s.grpc, s.streams)
 	realtimev1.RegisterPresenceServiceServer(s.grpc, realtimev1.UnimplementedPresenceServiceServer{})
 	realtimev1.RegisterControlServiceServer(s.grpc, realtimev1.UnimplementedControlServiceServer{})
@@ -111,7 +124,7 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 
 // Serve takes connections from l until Shutdown, then returns nil; l is closed then. Any other end is an error.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.grpc.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+	if err := s.grpc.Serve(dated{l}); !errors.Is(err, grpc.ErrServerStopped) {
 		return err
 	}
 	return nil
@@ -133,10 +146,11 @@ func (s *Server) SetServing(ok bool) {
 func (s *Server) Shutdown(ctx context.Context) {
 	s.health.Shutdown()
 	s.end()
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.chain.timeout)
 	defer cancel()
 	cut := context.AfterFunc(ctx, s.grpc.Stop)
 	defer cut()
 	s.grpc.GracefulStop()
 	s.streams.senders.Wait()
+	s.publisher.lanes.Wait()
 }

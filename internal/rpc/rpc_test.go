@@ -140,12 +140,27 @@ func (c *counting) count() int {
 // serve starts a server that ends with the test.
 func serve(t testing.TB, cfg Config, p *publish.Publisher) *served {
 	t.Helper()
+	return serveParts(t, cfg, Parts{Publisher: p}, nil)
+}
+
+// serveNode serves a whole node.
+func serveNode(t testing.TB, cfg Config, n *node.Node) *served {
+	t.Helper()
+	return serveParts(t, cfg, Parts{Publisher: n.Publisher(), Broker: n.Broker(), Hub: n.Hub()}, nil)
+}
+
+// serveParts lets a test change who callers are.
+func serveParts(t testing.TB, cfg Config, p Parts, change func(*doorman)) *served {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &served{addr: l.Addr().String(), log: &lines{}, accs: &counting{Listener: l}}
-	s.Server = New(context.WithoutCancel(t.Context()), cfg, Parts{Publisher: p}, slog.New(slog.NewJSONHandler(s.log, nil)))
+	s.Server = New(context.WithoutCancel(t.Context()), cfg, p, slog.New(slog.NewJSONHandler(s.log, nil)))
+	if change != nil {
+		change(s.door)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(s.accs) }()
 	t.Cleanup(func() {
