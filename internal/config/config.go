@@ -1,5 +1,5 @@
 // Package config declares the options of `realtime serve`: one struct field is the flag, its REALTIME_ environment variable,
-// its default and its help. It checks what the options say together; it opens and starts nothing.
+// its default and its help. It checks what the options say together; it opens nothing but the files they name, and starts nothing.
 package config
 
 import (
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -21,6 +22,8 @@ type Serve struct {
 	GRPCTLSCert    string            `name:"grpc-tls-cert" placeholder:"FILE" help:"Certificate chain, PEM: backends call over TLS. Read again when it changes."`
 	GRPCTLSKey     string            `name:"grpc-tls-key" placeholder:"FILE" help:"Its private key, PEM; not readable by everyone."`
 	GRPCInsecure   bool              `name:"grpc-insecure" help:"Let the gRPC listener leave loopback without TLS and keys: whoever reaches it may publish."`
+	GRPCKey        []Key             `name:"grpc-key" placeholder:"FILE|env:NAME" sep:"," help:"Key that backends call with: authorization: Bearer KEY. Repeatable, while one replaces another. None: whoever reaches the listener may call."`
+	GRPCRate       *int              `name:"grpc-rate" placeholder:"N" help:"Publishes a second of each backend; 0: any number. Unless set 5000, and any number on loopback."`
 	OpsAddr        string            `default:"127.0.0.1:8081" help:"Where operators scrape: /metrics, /healthz, /readyz."`
 	Origin         []string          `placeholder:"SCHEME://HOST[:PORT]" sep:"," help:"Pages that may connect, besides those of the edge's own address. Repeatable."`
 	JWTKey         []string          `name:"jwt-key" sep:"," placeholder:"FILE|env:NAME" help:"Key that verifies sessions' tokens: a PEM public key or certificate, or a secret of at least 32 bytes. Repeatable."`
@@ -75,8 +78,16 @@ func (c *Serve) Validate() error {
 			bad("%s: %q is not HOST:PORT", a.name, a.addr)
 		}
 	}
-	if host, _, err := net.SplitHostPort(c.GRPCAddr); err == nil && !loopback(host) && !c.guarded() && !c.GRPCInsecure {
-		bad("--grpc-addr: %s is not loopback, and without TLS and keys whoever reaches it may publish; say --grpc-insecure if that is wanted", c.GRPCAddr)
+	if missing := c.missingForOthers(); missing != "" && !c.GRPCInsecure {
+		bad("--grpc-addr: %s is not loopback, and without %s whoever reaches it may publish; say --grpc-insecure if that is wanted", c.GRPCAddr, missing)
+	}
+	for _, k := range c.GRPCKey {
+		if _, err := k.Read(MinGRPCKey); err != nil {
+			bad("--grpc-key: %w", err)
+		}
+	}
+	if c.GRPCRate != nil && *c.GRPCRate < 0 {
+		bad("--grpc-rate must be 0 or above")
 	}
 	for _, p := range []struct{ cert, key, name string }{{c.EdgeTLSCert, c.EdgeTLSKey, "edge"}, {c.GRPCTLSCert, c.GRPCTLSKey, "grpc"}} {
 		if (p.cert == "") != (p.key == "") {
@@ -118,10 +129,36 @@ const (
 	maxSndbuf   = 1 << 30 // the kernel doubles it and counts in 32 bits
 )
 
-// guarded tells whether the gRPC listener lets in only those who may publish: over TLS, and with keys.
-func (c *Serve) guarded() bool {
-	keys := false // no option takes them yet
-	return c.GRPCTLSCert != "" && keys
+// missingForOthers names what the gRPC listener lacks where others than this host can reach it; empty: nothing.
+func (c *Serve) missingForOthers() string {
+	if host, _, err := net.SplitHostPort(c.GRPCAddr); err != nil || loopback(host) {
+		return ""
+	}
+	var missing []string
+	if c.GRPCTLSCert == "" {
+		missing = append(missing, "TLS")
+	}
+	if len(c.GRPCKey) == 0 {
+		missing = append(missing, "--grpc-key")
+	}
+	return strings.Join(missing, " and ")
+}
+
+// MinGRPCKey is how many bytes a key for backends has at least.
+const MinGRPCKey = 16
+
+// defaultGRPCRate is what a backend may publish in a second where others than this host call.
+const defaultGRPCRate = 5000
+
+// GRPCRateLimit is the rate that holds; 0: any.
+func (c *Serve) GRPCRateLimit() int {
+	if c.GRPCRate != nil {
+		return *c.GRPCRate
+	}
+	if host, _, err := net.SplitHostPort(c.GRPCAddr); err == nil && loopback(host) {
+		return 0
+	}
+	return defaultGRPCRate
 }
 
 func loopback(host string) bool {

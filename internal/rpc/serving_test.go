@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
@@ -39,7 +38,6 @@ func TestTheRestOfTheContractIsUnimplemented(t *testing.T) {
 		t.Errorf("HooksService: %v, want UNIMPLEMENTED: it is the user's to serve", err)
 	}
 }
-
 
 func TestHealthFollowsTheNodeForEachService(t *testing.T) {
 	s := serve(t, Config{}, over(t, &bus{}, gate{}))

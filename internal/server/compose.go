@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net/http"
 	"net/http/pprof"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/config"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/node"
 	"github.com/slack5/realtime/internal/presence"
@@ -60,8 +62,16 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 	if err := s.instrument(meter); err != nil {
 		return err
 	}
-	s.rpc = rpc.New(ctx, rpc.Config{Reflection: c.Dev, Stats: s.telemetry.Calls(), TLS: grpcTLS}, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}, s.log)
-	return nil
+	calls := rpc.Config{Reflection: c.Dev, Rate: c.GRPCRateLimit(), Stats: s.telemetry.Calls(), TLS: grpcTLS}
+	for _, k := range c.GRPCKey {
+		secret, err := k.Read(config.MinGRPCKey)
+		if err != nil {
+			return fmt.Errorf("--grpc-key: %w", err)
+		}
+		calls.Keys = append(calls.Keys, []byte(secret))
+	}
+	s.rpc = rpc.New(ctx, calls, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}, s.log)
+	return s.instrumentRPC(meter)
 }
 
 // edgeHandler serves sessions, and in development the demo page. It routes by itself: a mux would clean and redirect paths.

@@ -48,3 +48,28 @@ func (s *Server) instrument(m metric.Meter) error {
 	}, drain, build)
 	return err
 }
+
+// instrumentRPC registers what gRPC refuses.
+func (s *Server) instrumentRPC(m metric.Meter) error {
+	failures, err := m.Int64ObservableCounter("realtime_auth_failures", metric.WithUnit("{failure}"), metric.WithDescription("What was refused for want of a good credential, by reason."))
+	if err != nil {
+		return err
+	}
+	// The node's instrument: alike in name, unit and description they are one.
+	limited, err := m.Int64ObservableCounter("realtime_rate_limited", metric.WithUnit("{frame}"), metric.WithDescription("What was refused for its rate, by kind."))
+	if err != nil {
+		return err
+	}
+	reason := func(why string) metric.ObserveOption { return metric.WithAttributes(attribute.String("reason", why)) }
+	missing, unknown, scope := reason("credential_missing"), reason("credential_unknown"), reason("scope_missing")
+	publish := metric.WithAttributes(attribute.String("kind", "publish"))
+	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		st := s.rpc.Stats()
+		o.ObserveInt64(failures, int64(st.CredentialMissing), missing)
+		o.ObserveInt64(failures, int64(st.CredentialUnknown), unknown)
+		o.ObserveInt64(failures, int64(st.ScopeMissing), scope)
+		o.ObserveInt64(limited, int64(st.RateLimited), publish)
+		return nil
+	}, failures, limited)
+	return err
+}
