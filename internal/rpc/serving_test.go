@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
@@ -37,6 +38,19 @@ func TestTheRestOfTheContractIsUnimplemented(t *testing.T) {
 	if err := s.conn.Invoke(t.Context(), "/realtime.v1.HooksService/OnConnect", &emptypb.Empty{}, &emptypb.Empty{}); status.Code(err) != codes.Unimplemented {
 		t.Errorf("HooksService: %v, want UNIMPLEMENTED: it is the user's to serve", err)
 	}
+}
+
+// stream1 opens a stream and returns what its first answer is.
+func stream1(ctx context.Context, t *testing.T, conn *grpc.ClientConn, d *grpc.StreamDesc, method string) error {
+	t.Helper()
+	st, err := conn.NewStream(ctx, d, method)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(st.SendMsg(&emptypb.Empty{}), st.CloseSend()); err != nil {
+		t.Log(err) // the answer was there first
+	}
+	return st.RecvMsg(&emptypb.Empty{})
 }
 
 func TestHealthFollowsTheNodeForEachService(t *testing.T) {
