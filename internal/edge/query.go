@@ -2,15 +2,12 @@ package edge
 
 import (
 	"context"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/message"
-	"github.com/slack5/realtime/internal/presence"
 )
 
 const (
@@ -52,11 +49,7 @@ func (s *session) who(ctx context.Context, in frame.In) error {
 	s.use.replied = true
 	w := frame.Who{Room: room, Ref: in.Ref, Users: roster.Totals.Users(), Sessions: roster.Sessions}
 	size := 0
-	from := 0
-	if after != "" {
-		from, _ = slices.BinarySearchFunc(roster.Users, after+"\x00", func(u presence.User, id string) int { return strings.Compare(u.ID, id) })
-	}
-	for _, u := range roster.Users[from:] {
+	for _, u := range roster.After(after) {
 		size += messageOverhead + 2*len(u.ID) + len(u.Info)
 		if len(w.Members) == limit || size > replyBytes {
 			w.Next = w.Members[len(w.Members)-1].UserID

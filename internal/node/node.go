@@ -103,17 +103,6 @@ func (s sessions) Publish(ctx context.Context, m *message.Message, caller, key s
 	return s.Do(ctx, publish.Request{Message: m, Caller: caller, Key: key, Origin: publish.Session})
 }
 
-// announce tells a room's members who has come, changed or gone.
-func (n *Node) announce(room message.Room, u presence.Update) {
-	n.hub.Announce(&message.Message{Room: room, Type: message.TypePresence, Data: render(u), Timestamp: time.Now().UnixMilli(), Ephemeral: true})
-}
-
-// count is what a new member is told.
-func (n *Node) count(room message.Room) (users, sessions int, many bool) {
-	users, sessions = n.presence.Count(room)
-	return users, sessions, n.presence.Mode(room) == presence.Counts
-}
-
 // Name is the node's name, as in ids, logs and `welcome`.
 func (n *Node) Name() string { return n.name }
 

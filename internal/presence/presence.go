@@ -14,6 +14,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -107,6 +108,7 @@ type Presence struct {
 	start time.Time     // deadlines are durations since, which no step of the clock moves
 	boot  string        // tells this node's resume tokens from others'
 	wake  chan struct{} // Run has something to do
+	ran   atomic.Bool
 	done  chan struct{} // closed when Run has ended
 
 	building sync.Mutex // one roster at a time is built; taken before mu
@@ -149,6 +151,9 @@ func New(cfg Config, store Store, emit func(room message.Room, u Update), logger
 
 // Run runs the Store, and tells what changes, until ctx ends. Then it returns nil, or what ended the Store.
 func (p *Presence) Run(ctx context.Context) error {
+	if p.ran.Swap(true) {
+		return errors.New("a Presence runs only once")
+	}
 	defer close(p.done)
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan struct{})

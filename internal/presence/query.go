@@ -29,6 +29,15 @@ type Roster struct {
 	Freshness
 }
 
+// After are the users whose ids follow one; "": all.
+func (r *Roster) After(id string) []User {
+	at := 0
+	if id != "" {
+		at, _ = slices.BinarySearchFunc(r.Users, id+"\x00", func(u User, id string) int { return strings.Compare(u.ID, id) })
+	}
+	return r.Users[at:]
+}
+
 // UserStatus is a user in whatever room.
 type UserStatus struct {
 	ID       string

@@ -17,6 +17,7 @@ import (
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/presence"
 )
 
 // domain is ErrorInfo's: whose reasons these are.
@@ -68,6 +69,7 @@ var table = []outcome{
 	{broker.ErrOverloaded, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "a bound of the broker's is reached: try again later", time.Second},
 	{broker.ErrUnavailable, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_BROKER_UNAVAILABLE, "the broker is away; nothing was published", time.Second},
 	{broker.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
+	{presence.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{hub.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{errDraining, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{errSlow, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "the reader is too slow: call again with the last ids", time.Second},

@@ -20,6 +20,7 @@ import (
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/presence"
 )
 
 // told is all that a caller can read from an error.
@@ -75,6 +76,7 @@ var sentinels = []struct {
 	{broker.ErrOverloaded, told{Code: codes.ResourceExhausted, Reason: "realtime/OVERLOADED", Retry: time.Second}},
 	{broker.ErrUnavailable, told{Code: codes.Unavailable, Reason: "realtime/BROKER_UNAVAILABLE", Retry: time.Second}},
 	{broker.ErrClosed, told{Code: codes.Unavailable, Reason: "realtime/DRAINING", Retry: time.Second}},
+	{presence.ErrClosed, told{Code: codes.Unavailable, Reason: "realtime/DRAINING", Retry: time.Second}},
 	{hub.ErrClosed, told{Code: codes.Unavailable, Reason: "realtime/DRAINING", Retry: time.Second}},
 	{errTooMany, told{Code: codes.InvalidArgument, Reason: "realtime/TOO_MANY_ITEMS"}},
 	{errPosition, told{Code: codes.InvalidArgument, Reason: "realtime/POSITION_INVALID"}},

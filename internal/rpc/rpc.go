@@ -24,6 +24,7 @@ import (
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/hub"
+	"github.com/slack5/realtime/internal/presence"
 	"github.com/slack5/realtime/internal/publish"
 )
 
@@ -77,6 +78,7 @@ type Parts struct {
 	Publisher *publish.Publisher
 	Broker    broker.Broker
 	Hub       *hub.Hub
+	Presence  *presence.Presence
 }
 
 // New makes a Server over a node's parts. It serves nothing yet, but has goroutines that wait for calls: Shutdown ends them. Streams live on
@@ -112,7 +114,7 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	}
 	realtimev1.RegisterPublisherServiceServer(s.grpc, s.publisher)
 	realtimev1.RegisterSubscriberServiceServer(s.grpc, s.streams)
-	realtimev1.RegisterPresenceServiceServer(s.grpc, realtimev1.UnimplementedPresenceServiceServer{})
+	realtimev1.RegisterPresenceServiceServer(s.grpc, newPresences(p))
 	realtimev1.RegisterControlServiceServer(s.grpc, realtimev1.UnimplementedControlServiceServer{})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	s.SetServing(false)

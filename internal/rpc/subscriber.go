@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/grpc"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
@@ -49,7 +51,7 @@ func (s *subscriber) Subscribe(req *realtimev1.SubscribeRequest, ss grpc.ServerS
 		return err
 	}
 	d := &delivery{hub: s.hub, out: ss, pipe: newPipe(), rooms: make(map[string]*place, len(joins))}
-	if d.keepalive, err = keepaliveOf(req); err != nil {
+	if d.keepalive, err = keepaliveOf(req.GetKeepalive()); err != nil {
 		return err
 	}
 	for _, j := range joins {
@@ -137,12 +139,13 @@ func start(r *realtimev1.RoomStart) (hub.Join, error) {
 	return j, nil
 }
 
-func keepaliveOf(req *realtimev1.SubscribeRequest) (time.Duration, error) {
-	if req.GetKeepalive() == nil {
+// keepaliveOf is the silence after which a stream says that it lives.
+func keepaliveOf(asked *durationpb.Duration) (time.Duration, error) {
+	if asked == nil {
 		return defaultKeepalive, nil
 	}
-	d := req.GetKeepalive().AsDuration() // what overflows is cut to what does not
-	if req.GetKeepalive().CheckValid() != nil || d < minKeepalive || d > maxKeepalive {
+	d := asked.AsDuration() // what overflows is cut to what does not
+	if asked.CheckValid() != nil || d < minKeepalive || d > maxKeepalive {
 		return 0, &message.Error{Err: message.ErrInvalid, Field: "keepalive", Text: "keepalive is 1 s to 10 min: leave it out for 25 s"}
 	}
 	return d, nil

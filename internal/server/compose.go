@@ -70,7 +70,7 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		}
 		calls.Keys = append(calls.Keys, []byte(secret))
 	}
-	s.rpc = rpc.New(ctx, calls, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}, s.log)
+	s.rpc = rpc.New(ctx, calls, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub(), Presence: s.node.Presence()}, s.log)
 	return s.instrumentRPC(meter)
 }
 
