@@ -84,6 +84,9 @@ func (c *chain) admit(ctx context.Context, method string) error {
 	return callerOf(ctx).needs(need)
 }
 
+// unread is gRPC's own refusal of a message in a stream, an item above the limit, say: the caller has been told already.
+type unread struct{ error }
+
 // contract begins the methods whose errors are ours to map. Health and reflection speak for themselves.
 const contract = "/realtime."
 
@@ -91,6 +94,9 @@ const contract = "/realtime."
 func (c *chain) end(ctx context.Context, method string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if u, ok := errors.AsType[*unread](err); ok {
+		return u.error
 	}
 	if _, theirs := status.FromError(err); theirs && !strings.HasPrefix(method, contract) {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -160,17 +161,15 @@ func (s *served) kept(t *testing.T, room string) (data []string) {
 // A call about many waits for a bus many times at once, but not as often as it has items.
 func TestItemsOfDifferentRoomsOverlapWithABound(t *testing.T) {
 	var now, most atomic.Int64
-	full, release := make(chan struct{}, 1), make(chan struct{})
+	full, release := make(chan struct{}), make(chan struct{})
+	fill := sync.OnceFunc(func() { close(full) })
 	b := &bus{answer: func(_ context.Context, p broker.Publication) (broker.Receipt, error) {
 		n := now.Add(1)
 		defer now.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 		}
 		if n == parallel {
-			select {
-			case full <- struct{}{}:
-			default: // it was so before
-			}
+			fill()
 		}
 		if p.Message.Room != "r0" { // what tells for all goes alone
 			<-release

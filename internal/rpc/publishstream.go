@@ -82,7 +82,7 @@ func (l *lane) run() (err error) {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			return err
+			return &unread{err}
 		}
 		if !l.begin() {
 			return errDraining // as if it had not been read
