@@ -88,7 +88,8 @@ func historyQuery(room message.Room, req *realtimev1.GetHistoryRequest) (q messa
 		size = defaultPage
 	}
 	q = message.Query{Room: room, Backward: true, Limit: min(size, maxPage), Bytes: maxPageBytes}
-	at, ok := message.ID{}, true
+	var at message.ID
+	var ok bool
 	switch start := req.GetStart().(type) {
 	case *realtimev1.GetHistoryRequest_AfterId:
 		if at, ok = message.ParseID(start.AfterId); !ok {

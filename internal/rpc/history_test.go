@@ -24,7 +24,12 @@ func retaining(t *testing.T, keep int) (*served, *broker.Memory) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- b.Run(ctx, deaf{}, func() { close(ready) }) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("broker: %v", err)
+		}
+	})
 	<-ready
 	return serveParts(t, Config{}, Parts{Publisher: over(t, b, gate{}), Broker: b}, nil), b
 }

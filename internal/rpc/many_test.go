@@ -55,10 +55,11 @@ func TestABadItemSpoilsNoOther(t *testing.T) {
 		}
 		return broker.Receipt{ID: message.ID{Position: 1, Low: p.Message.ID.Low}}, nil
 	}}
+	nothing, bare, reserved, key := item("", ""), item("a", "1"), item("a", "1"), item("a", "1")
+	bare.Message, reserved.Message.Type, key.IdempotencyKey = nil, "presence", strings.Repeat("k", 129)
 	items := []*realtimev1.PublishItem{
-		item("a", "1"), item("@global", "1"), item("a", "{"), item("away", "1"), item("odd", "1"), item("panic", "1"),
-		{Room: "a"}, {Room: "a", Message: &realtimev1.MessageContent{Type: "presence"}}, {}, item("a", "2"),
-		{Room: "a", Message: &realtimev1.MessageContent{}, IdempotencyKey: strings.Repeat("k", 129)}, item("b", `"`+strings.Repeat("a", 64<<10)+`"`),
+		item("a", "1"), item("@global", "1"), item("a", "{"), item("away", "1"), item("odd", "1"), item("panic", "1"), bare, reserved, nothing,
+		item("a", "2"), key, item("b", `"`+strings.Repeat("a", 64<<10)+`"`),
 	}
 	want := []string{
 		"a", "InvalidArgument ROOM_INVALID", "InvalidArgument DATA_INVALID", "Unavailable BROKER_UNAVAILABLE 1s", "Internal INTERNAL", "Internal INTERNAL",
