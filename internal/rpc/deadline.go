@@ -22,6 +22,17 @@ func bound(ctx context.Context, d time.Duration) *bounded {
 	return &bounded{Context: ctx, end: time.Now().Add(d)}
 }
 
+// renew is bound, with b's memory if nobody has waited for b. Nobody may have kept b either.
+func (b *bounded) renew(ctx context.Context, d time.Duration) *bounded {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.timed != nil {
+		return bound(ctx, d)
+	}
+	b.Context, b.end = ctx, time.Now().Add(d)
+	return b
+}
+
 func (b *bounded) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

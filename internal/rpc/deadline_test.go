@@ -114,3 +114,25 @@ func TestWithoutAWaitNoTimerIsSet(t *testing.T) {
 		t.Error("a timer is set though nobody waits")
 	}
 }
+
+func TestABoundIsRenewedUnlessSomebodyWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := new(bounded).renew(t.Context(), time.Second)
+		time.Sleep(900 * time.Millisecond)
+		if first.Err() != nil {
+			t.Error(first.Err())
+		}
+		second := first.renew(t.Context(), time.Second)
+		time.Sleep(900 * time.Millisecond)
+		if second != first || second.Err() != nil {
+			t.Errorf("renewed: %v, %v; want the same, with its time from now", second == first, second.Err())
+		}
+		<-second.Done()
+		third := second.renew(t.Context(), time.Second)
+		if third == second || third.Err() != nil || second.Err() == nil {
+			t.Errorf("renewed after a wait: %v, %v, %v", third == second, third.Err(), second.Err())
+		}
+		third.release()
+		second.release()
+	})
+}

@@ -77,6 +77,7 @@ func (l *lane) run() (err error) {
 	defer l.workers.Wait()
 	var req realtimev1.PublishStreamRequest
 	var own answer
+	b := new(bounded)
 	for {
 		if err := l.st.RecvMsg(&req); err != nil {
 			if errors.Is(err, io.EOF) {
@@ -92,7 +93,8 @@ func (l *lane) run() (err error) {
 			continue
 		}
 		own.tag = req.GetTag()
-		l.publish(req.GetItem(), &own)
+		b = b.renew(l.ctx, l.s.chain.timeout)
+		l.publish(b, req.GetItem(), &own)
 		err := own.send(l.st)
 		l.finish()
 		if err != nil {
@@ -136,13 +138,12 @@ func (l *lane) stop() {
 }
 
 // publish publishes an item and fills in its answer.
-func (l *lane) publish(item *realtimev1.PublishItem, a *answer) {
+func (l *lane) publish(ctx *bounded, item *realtimev1.PublishItem, a *answer) {
 	err := l.who.take(1)
 	var receipt broker.Receipt
 	if err == nil {
-		b := bound(l.ctx, l.s.chain.timeout)
-		receipt, err = l.s.item(b, l.who, item)
-		b.release()
+		receipt, err = l.s.item(ctx, l.who, item)
+		ctx.release()
 	}
 	if err != nil {
 		a.refuse(l.s.refusal(l.ctx, err))
@@ -169,7 +170,7 @@ func (l *lane) dispatch(e *entry) {
 // work publishes a room's items until none waits.
 func (l *lane) work(room string, waiting *[]*entry, e *entry) {
 	for e != nil {
-		l.publish(e.item, &e.answer)
+		l.publish(bound(l.ctx, l.s.chain.timeout), e.item, &e.answer)
 		l.mu.Lock()
 		e.done = true
 		if e = nil; len(*waiting) > 0 {
