@@ -8,7 +8,7 @@ import (
 	"github.com/slack5/realtime/internal/message"
 )
 
-// ErrGone: the session has ended.
+// ErrGone says that the session has ended.
 var ErrGone = errors.New("session ended")
 
 // Conn is a session as callbacks see it. It may be used concurrently, also after the session's end.

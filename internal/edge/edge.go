@@ -128,6 +128,13 @@ func New(cfg Config, h *hub.Hub, p Publisher, minter *message.Minter, logger *sl
 			return nil, fmt.Errorf("edge: type %q is not for sessions to send", t)
 		}
 	}
+	if cfg.Grants == nil {
+		all, err := auth.CompileGrants(map[string]string{"*": "rwph"})
+		if err != nil {
+			return nil, err
+		}
+		cfg.Grants = all
+	}
 	log := logger.With("component", "edge")
 	o, err := newOrigins(cfg.Origins, cfg.LoopbackOrigins, log)
 	if err != nil {
@@ -163,9 +170,6 @@ func (c *Config) setDefaults() {
 	or(&c.CloseTimeout, 5*time.Second)
 	if c.AwayAfter == 0 {
 		c.AwayAfter = 5 * time.Minute
-	}
-	if c.Grants == nil {
-		c.Grants = everything
 	}
 }
 

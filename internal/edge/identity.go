@@ -17,15 +17,6 @@ type identity struct {
 	anonymous bool // the session is its own user and has no @me
 }
 
-// everything is what a session may do where nothing else is said.
-var everything = func() *auth.Grants {
-	g, err := auth.CompileGrants(map[string]string{"*": "rwph"})
-	if err != nil {
-		panic(err) // it is a constant
-	}
-	return g
-}()
-
 // bearer precedes a token among the subprotocols that a browser offers.
 const bearer = "bearer."
 

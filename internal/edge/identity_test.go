@@ -12,6 +12,9 @@ import (
 	"github.com/slack5/realtime/internal/message"
 )
 
+// everything is what most tokens grant.
+var everything, _ = auth.CompileGrants(map[string]string{"*": "rwph"})
+
 // tokens is a setup in which a token is "user", "user rooms" (a=rw,b=r) or "user rooms lifetime".
 func tokens(t *testing.T) setup {
 	return setup{cfg: Config{Verify: func(token string) (auth.Identity, error) {

@@ -22,7 +22,7 @@ import (
 	"github.com/slack5/realtime/internal/message"
 )
 
-// ErrClosed: Run has ended.
+// ErrClosed says that Run has ended.
 var ErrClosed = errors.New("presence closed")
 
 // Config configures a Presence; zero fields take their defaults.

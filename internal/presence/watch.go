@@ -319,7 +319,7 @@ func (p *Presence) position(token string, key uint64) (uint64, bool) {
 func keyOf(names []message.Room) uint64 {
 	h := fnv.New64a()
 	for _, name := range names {
-		h.Write(append([]byte(name), 0)) //nolint:errcheck // a hash takes everything
+		h.Write(append([]byte(name), 0))
 	}
 	return h.Sum64()
 }

@@ -54,10 +54,7 @@ type encodedPage struct {
 }
 
 func newPresences(p Parts) *presences {
-	pages, err := lru.New[pageKey, encodedPage](encodedPages)
-	if err != nil {
-		panic(err) // only of a size below 1
-	}
+	pages, _ := lru.New[pageKey, encodedPage](encodedPages) // it fails only for a size below 1
 	return &presences{presence: p.Presence, broker: p.Broker, pages: pages}
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
