@@ -172,15 +172,16 @@ func (p *Presence) cached(c *cache) *Roster {
 	return r
 }
 
-// usersOf lists a room's users. Who has changed and was not told of yet is seen now as he is, so he must be told of even if
-// it turns out that nothing has changed.
+// usersOf lists a room's users. Whom it shows otherwise than was told must be told of with the next tick, even if by then it
+// has come to nothing.
 func usersOf(r *room) []User {
 	users := make([]User, 0, r.all.Users())
 	for _, m := range r.members {
-		if m.dirty || m.user.refreshing {
+		s := m.merged()
+		if m.differs(s) {
 			m.shown = true
 		}
-		if s := m.merged(); s.Status != Offline {
+		if s.Status != Offline {
 			users = append(users, User{m.user.id, s})
 		}
 	}

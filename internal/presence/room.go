@@ -57,7 +57,7 @@ type member struct {
 	dirty bool // it is in room.dirty, or in the part of it that is being told
 	own   bool // this node's field changed
 	put   bool // the store has a field of this node
-	shown bool // a roster showed him as he is while he was dirty: telling must not be saved
+	shown bool // a roster showed him otherwise than was told: telling must not be saved
 	timed bool // there is a deadline of him
 }
 

@@ -161,11 +161,8 @@ func (p *Presence) expireUser(u *user, at, now time.Duration) {
 		p.refresh(u)
 	default:
 		u.due = 0
+		// His members' grace began earlier, if only by nanoseconds: it ends with this round at the latest.
 		u.status, u.since, u.info = Offline, 0, nil
-		for m := u.members; m != nil; m = m.next {
-			m.due = 0 // it has come too
-			p.changed(m, true)
-		}
 		p.changedUser(u)
 	}
 }
@@ -310,7 +307,7 @@ func (p *Presence) turn(r *room) (changes bool, numbers *Update) {
 	if r.mine.Users() == 0 {
 		return false, nil // nobody is here to be told
 	}
-	return r.mode == Events && was == Events, numbers
+	return r.mode == Events && was == Events, numbers // behind the way back all is asked anew
 }
 
 // flushMembers is flushRoom for some of the members.
