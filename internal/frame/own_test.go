@@ -171,3 +171,10 @@ func TestCodesAreTheProtocols(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestAFrameOfOneSessionIsWhatWasGiven(t *testing.T) {
+	got := string(frame.Payload(frame.Own{Type: "hello", Room: "a", From: "me", Data: []byte(`[1]`)}.Append(nil, 1768473000123)))
+	if want := `{"id":"00000000-0000-0000-0000-000000000000","type":"hello","room":"a","from":"me","data":[1],"timestamp":"2026-01-15T10:30:00.123Z"}`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}

@@ -20,11 +20,11 @@ func render(u presence.Update) []byte {
 		for i, c := range u.Changes {
 			changes[i] = frame.PresenceChange{UserID: c.User, Status: c.Status.String(), Since: c.Since, Info: c.Info}
 		}
-		return frame.AppendPresenceChanges(nil, changes)
+		return frame.AppendPresence(nil, changes)
 	case u.Mode == presence.Counts:
-		return frame.AppendPresenceCounts(nil, u.Totals.Users(), u.Totals.Sessions)
+		return frame.AppendCounts(nil, u.Totals.Users(), u.Totals.Sessions)
 	}
-	return frame.AppendPresenceEvents(nil)
+	return frame.AppendEvents(nil)
 }
 
 // count is what a new member is told.

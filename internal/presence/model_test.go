@@ -89,7 +89,7 @@ func newModel(t *testing.T, seed uint64, stores ...presence.Store) *model {
 			ms.rooms[room] = true
 		}
 	}
-	time.Sleep(time.Second)
+	pass(time.Second)
 	for i, n := range m.nodes {
 		for _, room := range m.rooms[:2] {
 			m.who(n, room)
@@ -100,6 +100,12 @@ func newModel(t *testing.T, seed uint64, stores ...presence.Store) *model {
 		}
 	}
 	return m
+}
+
+// pass lets time go by, and what is due then be done.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // step does something at random.
@@ -151,12 +157,12 @@ func (m *model) step() {
 	default:
 		m.checkCounts()
 	}
-	time.Sleep(time.Millisecond)
+	pass(time.Millisecond)
 	if r.IntN(4) > 0 {
-		time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond)
+		pass(time.Duration(r.IntN(60)) * time.Millisecond)
 	}
 	if r.IntN(12) == 0 {
-		time.Sleep(time.Duration(r.IntN(10_000)) * time.Millisecond)
+		pass(time.Duration(r.IntN(10_000)) * time.Millisecond)
 	}
 	for _, n := range m.nodes {
 		for _, room := range m.rooms[:2] {
@@ -258,7 +264,7 @@ func (m *model) check() {
 			w.pause(false)
 		}
 	}
-	time.Sleep(10 * time.Second)
+	pass(10 * time.Second)
 	for _, n := range m.nodes {
 		for _, room := range m.rooms[:2] {
 			if n.told[room].asks() {
@@ -266,7 +272,7 @@ func (m *model) check() {
 			}
 		}
 	}
-	time.Sleep(10 * time.Second)
+	pass(10 * time.Second)
 	var first []*presence.Roster
 	for i, n := range m.nodes {
 		for j, room := range m.rooms {
@@ -357,7 +363,7 @@ func (m *model) end() {
 			w.end()
 		}
 	}
-	time.Sleep(2 * time.Minute)
+	pass(2 * time.Minute)
 	for i, n := range m.nodes {
 		if users, rooms, members, deadlines := n.Held(); users+rooms+members+deadlines > 0 {
 			m.t.Errorf("node %d still holds %d users, %d rooms, %d members, %d deadlines", i, users, rooms, members, deadlines)

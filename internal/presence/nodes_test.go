@@ -16,17 +16,15 @@ import (
 	"github.com/slack5/realtime/internal/presence/presencetest"
 )
 
-// pair runs two nodes on one bus in a bubble.
-func pair(t *testing.T, run func(t *testing.T, bus *presencetest.Bus, a, b *harness)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		bus := presencetest.NewBus(8*time.Second, 6*time.Second)
-		run(t, bus, newHarness(t, presence.Config{}, bus.Node("a")), newHarness(t, presence.Config{}, bus.Node("b")))
-	})
+// pair runs two nodes on one bus.
+func pair(t *testing.T) (bus *presencetest.Bus, a, b *harness) {
+	bus = presencetest.NewBus(8*time.Second, 6*time.Second)
+	return bus, newHarness(t, presence.Config{}, bus.Node("a")), newHarness(t, presence.Config{}, bus.Node("b"))
 }
 
 func TestAUserOnTwoNodesIsOneUser(t *testing.T) {
-	pair(t, func(t *testing.T, _ *presencetest.Bus, a, b *harness) {
+	inBubble(t, func(t *testing.T) {
+		_, a, b := pair(t)
 		a.Open("onA", nil).Joined("r")
 		time.Sleep(time.Second)
 		b.Open("onB", nil).Joined("r")
@@ -60,7 +58,8 @@ func TestAUserOnTwoNodesIsOneUser(t *testing.T) {
 }
 
 func TestWhoIsThereAlreadyIsFoundAndNotTold(t *testing.T) {
-	pair(t, func(t *testing.T, _ *presencetest.Bus, a, b *harness) {
+	inBubble(t, func(t *testing.T) {
+		_, a, b := pair(t)
 		u := a.Open("u", nil)
 		u.Joined("r")
 		time.Sleep(time.Second)
@@ -77,7 +76,8 @@ func TestWhoIsThereAlreadyIsFoundAndNotTold(t *testing.T) {
 }
 
 func TestAnUnfollowedRoomIsReadFromTheStore(t *testing.T) {
-	pair(t, func(t *testing.T, _ *presencetest.Bus, a, b *harness) {
+	inBubble(t, func(t *testing.T) {
+		_, a, b := pair(t)
 		s := a.Open("u", nil)
 		s.Joined("r")
 		v := b.Open("v", nil)
@@ -112,7 +112,8 @@ func TestAnUnfollowedRoomIsReadFromTheStore(t *testing.T) {
 }
 
 func TestUsersOfANodeThatDiedAreGone(t *testing.T) {
-	pair(t, func(t *testing.T, _ *presencetest.Bus, a, b *harness) {
+	inBubble(t, func(t *testing.T) {
+		_, a, b := pair(t)
 		a.Open("u", nil).Joined("r")
 		a.Open("both", nil).Joined("r")
 		b.Open("both", nil).Joined("r")
@@ -133,7 +134,8 @@ func TestUsersOfANodeThatDiedAreGone(t *testing.T) {
 }
 
 func TestUsersOfADrainedNodeStandUntilTheGraceIsOver(t *testing.T) {
-	pair(t, func(t *testing.T, _ *presencetest.Bus, a, b *harness) {
+	inBubble(t, func(t *testing.T) {
+		_, a, b := pair(t)
 		for _, u := range []string{"u", "w"} {
 			a.Open(u, nil).Joined("r")
 		}
@@ -156,7 +158,8 @@ func TestUsersOfADrainedNodeStandUntilTheGraceIsOver(t *testing.T) {
 }
 
 func TestWhatTheBusHasLostIsSaidAgain(t *testing.T) {
-	pair(t, func(t *testing.T, bus *presencetest.Bus, a, b *harness) {
+	inBubble(t, func(t *testing.T) {
+		bus, a, b := pair(t)
 		for _, u := range []string{"u", "w"} {
 			a.Open(u, nil).Joined("r")
 		}
@@ -178,7 +181,8 @@ func TestWhatTheBusHasLostIsSaidAgain(t *testing.T) {
 }
 
 func TestOtherNodesKnowWhenSomeoneWasActiveToFiveMinutes(t *testing.T) {
-	pair(t, func(t *testing.T, _ *presencetest.Bus, a, b *harness) {
+	inBubble(t, func(t *testing.T) {
+		_, a, b := pair(t)
 		s := a.Open("u", nil)
 		s.Joined("r")
 		b.Open("v", nil).Joined("r")
@@ -205,7 +209,8 @@ func TestOtherNodesKnowWhenSomeoneWasActiveToFiveMinutes(t *testing.T) {
 }
 
 func TestAnswersSayWhenTheyAreStale(t *testing.T) {
-	pair(t, func(t *testing.T, bus *presencetest.Bus, a, _ *harness) {
+	inBubble(t, func(t *testing.T) {
+		bus, a, _ := pair(t)
 		a.Open("u", nil).Joined("r")
 		for _, stale := range []bool{false, true, false} {
 			bus.SetStale(stale)
@@ -227,7 +232,8 @@ func TestAnswersSayWhenTheyAreStale(t *testing.T) {
 // byHand is a Store whose Sink a test calls itself. It notes what is followed.
 type byHand struct {
 	*presence.Memory
-	sink presence.Sink
+	sink   presence.Sink
+	counts presence.Totals // of every room
 
 	mu       sync.Mutex
 	followed []string
@@ -240,6 +246,10 @@ func (s *byHand) Run(ctx context.Context, sink presence.Sink, ready func()) erro
 
 func (s *byHand) Follow(room message.Room)   { s.note("+", room) }
 func (s *byHand) Unfollow(room message.Room) { s.note("-", room) }
+
+func (s *byHand) Count(_ context.Context, rooms []message.Room) ([]presence.Totals, error) {
+	return slices.Repeat([]presence.Totals{s.counts}, len(rooms)), nil
+}
 
 func (s *byHand) note(sign string, room message.Room) {
 	s.mu.Lock()
@@ -260,7 +270,8 @@ func other(user string, status presence.Status) presence.Field {
 
 func TestNothingIsToldOrAnsweredBeforeTheFirstRoster(t *testing.T) {
 	store := &byHand{Memory: presence.NewMemory(presence.MemoryConfig{})}
-	inBubble(t, presence.Config{}, store, func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, store)
 		h.Open("v", nil).Joined("r")
 		time.Sleep(time.Second)
 		h.says()
@@ -291,7 +302,8 @@ func TestNothingIsToldOrAnsweredBeforeTheFirstRoster(t *testing.T) {
 
 func TestWhatWasMissedIsToldWithTheNextRoster(t *testing.T) {
 	store := &byHand{Memory: presence.NewMemory(presence.MemoryConfig{})}
-	inBubble(t, presence.Config{}, store, func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, store)
 		h.Open("v", nil).Joined("r")
 		synctest.Wait()
 		store.sink.Roster("r", []presence.Field{other("u", presence.Online), other("w", presence.Online)})
@@ -312,7 +324,8 @@ func TestWhatWasMissedIsToldWithTheNextRoster(t *testing.T) {
 
 func TestARoomIsFollowedWhileSomebodyIsThereOrWatches(t *testing.T) {
 	store := &byHand{Memory: presence.NewMemory(presence.MemoryConfig{})}
-	inBubble(t, presence.Config{}, store, func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, store)
 		s := h.Open("v", nil)
 		s.Joined("r")
 		if got := store.wishes(); got != "+r" {
@@ -331,6 +344,10 @@ func TestARoomIsFollowedWhileSomebodyIsThereOrWatches(t *testing.T) {
 		w := h.Watch(presence.Target{Rooms: []message.Room{"r"}, Users: nil}, "")
 		synctest.Wait()
 		store.sink.Roster("r", nil)
+		h.forget()
+		store.sink.Changed("r", []presence.Field{other("u", presence.Online)})
+		time.Sleep(time.Second)
+		h.says() // nobody is here to be told
 		s.Joined("r")
 		time.Sleep(time.Second)
 		s.Left("r", false)
@@ -342,6 +359,51 @@ func TestARoomIsFollowedWhileSomebodyIsThereOrWatches(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if got := store.wishes(); got != "+r -r +r -r" {
+			t.Errorf("wishes %q", got)
+		}
+	})
+}
+
+func TestARoomThatComesAndGoesIsAnotherRoom(t *testing.T) {
+	store := &byHand{Memory: presence.NewMemory(presence.MemoryConfig{})}
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{CountsAbove: 2}, store)
+		others := []presence.Field{other("x", presence.Online), other("y", presence.Online), other("z", presence.Online)}
+		s := h.Open("v", nil)
+		s.Joined("r")
+		synctest.Wait()
+		store.sink.Roster("r", others)
+		time.Sleep(tick)
+		h.says("r: counts 4/0/4")
+		store.sink.Changed("r", []presence.Field{other("x", presence.Away)}) // to be told in five seconds
+		time.Sleep(time.Second)
+		s.Left("r", false)
+		time.Sleep(time.Second)
+		s.Joined("r")
+		synctest.Wait()
+		store.sink.Roster("r", others)
+		time.Sleep(time.Minute)
+		if got := store.wishes(); got != "+r -r +r" {
+			t.Errorf("wishes %q", got)
+		}
+		h.says("r: counts 4/0/4")
+	})
+}
+
+func TestWhoWaitsForTheRosterOfAForgottenRoomIsAnswered(t *testing.T) {
+	store := &byHand{Memory: presence.NewMemory(presence.MemoryConfig{}), counts: presence.Totals{Online: 5, Sessions: 5}}
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, store)
+		h.Open("v", nil).Joined("q")
+		h.Watch(presence.Target{Rooms: []message.Room{"r"}}, "").Close()
+		totals, fresh, err := h.Counts(t.Context(), []message.Room{"q", "r"})
+		if want := []presence.Totals{{Online: 6, Sessions: 6}, {Online: 5, Sessions: 5}}; err != nil || !fresh.Approximate || !slices.Equal(totals, want) {
+			t.Errorf("before the Roster Counts = %v, %v, %v, want %v", totals, fresh, err, want)
+		}
+		if got := h.lists("r"); got != "" { // returns when the room is forgotten
+			t.Errorf("the room has %q", got)
+		}
+		if got := store.wishes(); got != "+q +r -r" {
 			t.Errorf("wishes %q", got)
 		}
 	})

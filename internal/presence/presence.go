@@ -22,7 +22,7 @@ import (
 	"github.com/slack5/realtime/internal/message"
 )
 
-// ErrClosed says that Run has ended.
+// ErrClosed is returned once Run has ended.
 var ErrClosed = errors.New("presence closed")
 
 // Config configures a Presence; zero fields take their defaults.
@@ -94,7 +94,7 @@ type Change struct {
 // has changed to Counts, or its Totals have moved; or it is back at Events, and who is there must be asked anew.
 type Update struct {
 	Mode    Mode
-	Changes []Change // of different users; at most maxChanges, and of bounded size
+	Changes []Change // of different users; what they are rendered into is 34 KiB at most
 	Totals  Totals   // in Counts
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/slack5/realtime/internal/message"
 )
@@ -13,7 +12,8 @@ import (
 // MaxRooms is how many of a user's rooms Users lists.
 const MaxRooms = 100
 
-// smallRoom is up to how many users a roster is read as it is now: it costs some ten microseconds.
+// smallRoom is up to how many users a roster is read as it is now: that costs some ten microseconds. A larger one is built at
+// most twice a tick.
 const smallRoom = 100
 
 // User is a user in a room, merged over his sessions and over nodes.
@@ -50,10 +50,9 @@ type UserStatus struct {
 // cache is a roster that was built.
 type cache struct {
 	roster  *Roster
-	built   time.Duration
 	of      uint64 // the version it is of
 	version uint64 // counts changes
-	told    uint64 // the version of which members know: no roster may be older
+	told    uint64 // the version of the last tick, of which members know: no roster may be older
 }
 
 // Count is how many users and sessions are in a room of this node, over all nodes. A room that nobody here is in or watches
@@ -150,11 +149,11 @@ func (p *Presence) read(c *cache, list func() []User) *Roster {
 		return r
 	}
 	p.mu.Lock()
-	users, version, built := list(), c.version, p.now()
+	users, version := list(), c.version
 	p.mu.Unlock()
 	r := newRoster(users)
 	p.mu.Lock()
-	c.roster, c.of, c.built = r, version, built
+	c.roster, c.of = r, version
 	p.mu.Unlock()
 	return r
 }
@@ -163,10 +162,7 @@ func (p *Presence) cached(c *cache) *Roster {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := c.roster
-	switch {
-	case r == nil || c.of < c.told:
-		return nil
-	case c.of < c.version && (len(r.Users) <= smallRoom || p.now()-c.built >= p.cfg.Coalesce):
+	if r == nil || c.of < c.told || c.of < c.version && len(r.Users) <= smallRoom {
 		return nil
 	}
 	return r

@@ -48,7 +48,7 @@ func (k sink) Changed(name message.Room, fields []Field) {
 	p := k.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r := p.rooms[name]; r != nil && r.waiting == nil {
+	if r := p.rooms[name]; r != nil {
 		for _, f := range fields {
 			p.setOther(r, f)
 		}

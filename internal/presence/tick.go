@@ -12,9 +12,10 @@ import (
 const (
 	// batch is how many users or members are looked at under the lock at once: some 100 µs.
 	batch = 256
-	// maxChanges and changesBytes bound an Update: what it is rendered into goes to every member of the room.
-	maxChanges   = 128
-	changesBytes = 32 << 10
+	// maxChanges and updateBytes bound an Update: what it is rendered into goes to every member of the room.
+	maxChanges  = 128
+	updateBytes = 32 << 10
+	changeBytes = 80 // what a change takes besides user and info
 )
 
 // deadline is when something has to be looked at again. Exactly one of its pointers is set.
@@ -207,9 +208,7 @@ func (p *Presence) refreshAll() {
 		for _, u := range users {
 			u.refreshing = false
 			for m := u.members; m != nil; m = m.next {
-				if m.mine.status != Offline {
-					p.changed(m, true)
-				}
+				p.changed(m, true)
 			}
 		}
 		p.mu.Unlock()
@@ -247,6 +246,7 @@ func (p *Presence) flushUsers(users []*user) {
 		}
 		p.forget(u)
 	}
+	p.everyone.told = p.everyone.version
 	totals := p.global
 	p.mu.Unlock()
 	if len(fields) > 0 {
@@ -375,8 +375,8 @@ func (p *Presence) announce(m *member, at int64) (c Change, ok bool) {
 func fitting(changes []Change) int {
 	size := 0
 	for n, c := range changes {
-		size += len(c.User) + len(c.Info)
-		if n > 0 && size > changesBytes {
+		size += changeBytes + 2*len(c.User) + len(c.Info) // a user id may be all quotes
+		if n > 0 && size > updateBytes {
 			return n
 		}
 	}

@@ -88,10 +88,17 @@ func (p *Presence) Watch(target Target, token string) *Watch {
 	at, ok := p.position(token, w.key)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ok = ok && at <= p.recorded && p.recorded-at <= uint64(len(p.recent))
+	ok = ok && p.recorded-at <= uint64(len(p.recent)) // a number that was never given wraps around
+	begins := false
 	for _, name := range w.places {
 		r := p.rooms[name]
 		ok = ok && r != nil && r.recorded && r.from <= at
+		begins = begins || r == nil || !r.recorded
+	}
+	if begins {
+		p.note(record{}) // so that every token given so far is before what is recorded from now on
+	}
+	for _, name := range w.places {
 		p.watch(name)
 	}
 	if ok {
@@ -273,6 +280,11 @@ func (p *Presence) record(m *member, s State, at int64) {
 		c.kind = Left
 		c.user.Since, c.user.Info = m.saidSince, m.saidInfo
 	}
+	p.note(c)
+}
+
+// note adds a record to the recent ones.
+func (p *Presence) note(c record) {
 	if len(p.recent) < p.cfg.Recent { // then none was overwritten yet
 		p.recent = append(p.recent, c)
 	} else {

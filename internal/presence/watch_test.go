@@ -57,7 +57,8 @@ func brings(t *testing.T, w *presence.Watch, want ...string) string {
 }
 
 func TestAWatcherGetsASnapshotAndThenEachChange(t *testing.T) {
-	inBubble(t, presence.Config{}, memory(), func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, memory())
 		a := h.Open("a", nil)
 		a.Joined("r")
 		time.Sleep(time.Second)
@@ -89,7 +90,8 @@ func TestAWatcherGetsASnapshotAndThenEachChange(t *testing.T) {
 }
 
 func TestWatchedUsersAreToldOfWhereverTheyAre(t *testing.T) {
-	inBubble(t, presence.Config{}, memory(), func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, memory())
 		a, c := h.Open("a", nil), h.Open("c", nil)
 		c.Close() // in the grace
 		h.Open("other", nil).Joined("r")
@@ -116,7 +118,8 @@ func TestWatchedUsersAreToldOfWhereverTheyAre(t *testing.T) {
 }
 
 func TestASnapshotComesInPartsOfBoundedSize(t *testing.T) {
-	inBubble(t, presence.Config{}, memory(), func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, memory())
 		var ids []string
 		for i := range 1200 {
 			id := fmt.Sprintf("u%04d", i)
@@ -152,7 +155,8 @@ func TestASnapshotComesInPartsOfBoundedSize(t *testing.T) {
 }
 
 func TestAWatchIsResumedWhereItWasCut(t *testing.T) {
-	inBubble(t, presence.Config{}, memory(), func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, memory())
 		h.Open("stays", nil).Joined("r")
 		time.Sleep(time.Second)
 		target := presence.Target{Rooms: []message.Room{"r", "s"}}
@@ -201,12 +205,16 @@ func TestAWatchIsResumedWhereItWasCut(t *testing.T) {
 		time.Sleep(tick)
 		w = h.Watch(target, token)
 		brings(t, w, "r first stays is online b is online c is online")
+		again := h.Watch(target, token) // they are recorded again, but not those since the token
+		brings(t, again, "r first stays is online b is online c is online")
+		again.Close()
 		w.Close()
 	})
 }
 
 func TestAWatcherThatFellBehindGetsASnapshot(t *testing.T) {
-	inBubble(t, presence.Config{Recent: 10}, memory(), func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{Recent: 10}, memory())
 		target := presence.Target{Rooms: []message.Room{"r"}}
 		w := h.Watch(target, "")
 		defer w.Close()
@@ -237,7 +245,8 @@ func TestAWatcherThatFellBehindGetsASnapshot(t *testing.T) {
 }
 
 func TestWhatChangesDuringASnapshotIsToldOnce(t *testing.T) {
-	inBubble(t, presence.Config{}, memory(), func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, memory())
 		h.Open("stays", nil).Joined("a")
 		time.Sleep(time.Second)
 		w := h.Watch(presence.Target{Rooms: []message.Room{"a", "b"}}, "")
@@ -263,8 +272,26 @@ func TestWhatChangesDuringASnapshotIsToldOnce(t *testing.T) {
 	})
 }
 
+func TestASnapshotIsWhatWasTold(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, memory())
+		s := h.Open("a", nil)
+		s.Joined("r")
+		time.Sleep(time.Second)
+		s.Away(true)
+		time.Sleep(2*time.Second + tick/2) // it will be told with the next tick
+		w := h.Watch(presence.Target{Rooms: []message.Room{"r"}}, "")
+		defer w.Close()
+		brings(t, w, "r first a is online last")
+		s.Away(false)
+		s.Joined("q") // he is online at once: nothing has changed
+		brings(t, w)
+	})
+}
+
 func TestAWatchOfAUserIsForgottenWhateverHeDoesMeanwhile(t *testing.T) {
-	inBubble(t, presence.Config{}, memory(), func(t *testing.T, h *harness) {
+	inBubble(t, func(t *testing.T) {
+		h := newHarness(t, presence.Config{}, memory())
 		s := h.Open("u", nil)
 		w := h.Watch(presence.Target{Users: []string{"u"}}, "")
 		time.Sleep(time.Second)
