@@ -19,10 +19,8 @@ type Stats struct {
 
 // Stats reads the counters.
 func (n *Node) Stats() Stats {
-	return Stats{
-		Sessions: int(n.edge.Stats().Sessions), MaxSessions: n.cfg.Edge.MaxSessions,
-		LogBytes: n.hub.Stats().LogBytes, MaxLogBytes: n.cfg.Hub.LogBytes,
-	}
+	e, most := n.edges.stats()
+	return Stats{Sessions: int(e.Sessions), MaxSessions: most, LogBytes: n.hub.Stats().LogBytes, MaxLogBytes: n.cfg.Hub.LogBytes}
 }
 
 // instruments are read by callback: what is counted on hot paths are plain atomics.
@@ -90,7 +88,8 @@ func firstError(a, b error) error {
 
 func (n *Node) observe(o metric.Observer, i *instruments) {
 	label := func(k, v string) metric.MeasurementOption { return metric.WithAttributes(attribute.String(k, v)) }
-	h, e := n.hub.Stats(), n.edge.Stats()
+	h := n.hub.Stats()
+	e, _ := n.edges.stats()
 	o.ObserveInt64(i.connections, e.Sessions)
 	o.ObserveInt64(i.rooms, int64(h.Rooms))
 	o.ObserveInt64(i.blocked, int64(h.Blocked))

@@ -1,7 +1,7 @@
-// Package node composes one node's core without listeners: broker, hub, publisher and edge, from the small Configs of each.
-// server puts listeners around it, an embedding program its own.
+// Package node composes one node's core without listeners: broker, hub, publisher and any number of edges, from the small
+// Configs of each. server puts listeners around it, an embedding program its own.
 //
-// It owns the order of start and end: the broker is ready before the hub runs, the hub before the edge lets anybody in; in
+// It owns the order of start and end: the broker is ready before the hub runs, the hub before an edge lets anybody in; in
 // the end sessions go first, then the hub, then the broker.
 package node
 
@@ -10,14 +10,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slack5/realtime/internal/broker"
-	"github.com/slack5/realtime/internal/edge"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/presence"
@@ -27,7 +25,6 @@ import (
 // Config of a Node. Zero values of the parts are their defaults.
 type Config struct {
 	Hub        hub.Config
-	Edge       edge.Config
 	Memory     broker.MemoryConfig
 	Publish    publish.Config
 	Presence   presence.Config
@@ -44,24 +41,24 @@ const defaultDrainWindow = 15 * time.Second
 type Node struct {
 	cfg      Config
 	name     string
+	minter   *message.Minter
 	broker   broker.Broker
 	presence *presence.Presence
 	hub      *hub.Hub
 	publish  *publish.Publisher
-	edge     *edge.Edge
+	edges    edges
 	ready    chan struct{}
 }
 
-// New composes a node over the embedded broker. It starts nothing.
-func New(cfg Config, logger *slog.Logger) (*Node, error) {
+// New composes a node over the embedded broker. It starts nothing, and nobody can come in before NewEdge.
+func New(cfg Config, logger *slog.Logger) *Node {
 	if cfg.DrainWindow == 0 {
 		cfg.DrainWindow = defaultDrainWindow
 	}
 	if cfg.Number == 0 {
 		cfg.Number = NewNumber()
 	}
-	n := &Node{cfg: cfg, name: NameOf(cfg.Number), ready: make(chan struct{})}
-	minter := message.NewMinter(cfg.Number)
+	n := &Node{cfg: cfg, name: NameOf(cfg.Number), minter: message.NewMinter(cfg.Number), ready: make(chan struct{})}
 	if cfg.Memory.NodeID == "" {
 		cfg.Memory.NodeID = n.name
 	}
@@ -71,23 +68,11 @@ func New(cfg Config, logger *slog.Logger) (*Node, error) {
 	n.broker = broker.NewMemory(cfg.Memory)
 	n.presence = presence.New(cfg.Presence, presence.NewMemory(presence.MemoryConfig{}), n.announce, logger)
 	if !cfg.NoPresence {
-		cfg.Edge.Presence = n.presence
 		cfg.Hub.Count = n.count
 	}
-	n.hub = hub.New(cfg.Hub, n.broker, minter, logger)
-	n.publish = publish.New(cfg.Publish, n.hub, n.broker, minter, logger)
-	if cfg.Edge.Node == "" {
-		cfg.Edge.Node = n.name
-	}
-	if cfg.Edge.History == nil {
-		cfg.Edge.History = n.broker.History
-	}
-	e, err := edge.New(cfg.Edge, n.hub, sessions{n.publish}, minter, logger)
-	if err != nil {
-		return nil, fmt.Errorf("node: %w", err)
-	}
-	n.edge = e
-	return n, nil
+	n.hub = hub.New(cfg.Hub, n.broker, n.minter, logger)
+	n.publish = publish.New(cfg.Publish, n.hub, n.broker, n.minter, logger)
+	return n
 }
 
 // NewNumber draws a node's number. It is random: a quick restart must not repeat identities that members saw.
@@ -95,13 +80,6 @@ func NewNumber() uint16 { return 1 + uint16(rand.Uint32N(1<<16-1)) }
 
 // NameOf is the name of the node with this number.
 func NameOf(number uint16) string { return strconv.FormatUint(uint64(number), 36) }
-
-// sessions publishes what sessions send.
-type sessions struct{ *publish.Publisher }
-
-func (s sessions) Publish(ctx context.Context, m *message.Message, caller, key string) (broker.Receipt, error) {
-	return s.Do(ctx, publish.Request{Message: m, Caller: caller, Key: key, Origin: publish.Session})
-}
 
 // Name is the node's name, as in ids, logs and `welcome`.
 func (n *Node) Name() string { return n.name }
@@ -112,14 +90,11 @@ func (n *Node) Publisher() *publish.Publisher { return n.publish }
 // Broker is the bus.
 func (n *Node) Broker() broker.Broker { return n.broker }
 
-// Presence knows who is where.
-func (n *Node) Presence() *presence.Presence { return n.presence }
-
 // Hub delivers.
 func (n *Node) Hub() *hub.Hub { return n.hub }
 
-// Handler serves WebSockets: 503 before Run and while draining.
-func (n *Node) Handler() http.Handler { return n.edge }
+// Presence knows who is where.
+func (n *Node) Presence() *presence.Presence { return n.presence }
 
 // Ready is closed when sessions are let in.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
@@ -153,7 +128,7 @@ func (n *Node) Run(ctx context.Context) error {
 		})
 		hg.Go(func() error {
 			defer endHub()
-			return part("edge", n.edge.Run(ectx, func() { close(n.ready) }))
+			return part("edge", n.edges.run(ectx, func() { close(n.ready) }))
 		})
 		return hg.Wait()
 	})
@@ -168,4 +143,4 @@ func part(name string, err error) error {
 }
 
 // Drain lets nobody in any more, and ends all sessions over the window; what is left when ctx ends is cut.
-func (n *Node) Drain(ctx context.Context) { n.edge.Drain(ctx, n.cfg.DrainWindow) }
+func (n *Node) Drain(ctx context.Context) { n.edges.drain(ctx, n.cfg.DrainWindow) }

@@ -33,31 +33,39 @@ type running struct {
 	ended chan error
 }
 
-func compose(t *testing.T) *Node {
-	t.Helper()
-	n, err := New(Config{Edge: edge.Config{Anonymous: true}}, quiet(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // quiet logs what is worth a warning.
 func quiet(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// start runs n until the test's end.
-func start(t *testing.T, n *Node) *running {
+func compose(t *testing.T) *Node { return New(Config{}, quiet(t)) }
+
+// open adds a way into n behind a listener of its own.
+func open(t *testing.T, n *Node, cfg edge.Config) (url string) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	r := &running{Node: n, t: t, end: cancel, ended: make(chan error, 1)}
-	go func() { r.ended <- n.Run(ctx) }()
-	t.Cleanup(cancel)
-	s := httptest.NewServer(n.Handler())
+	cfg.Anonymous = true
+	e, err := n.NewEdge(cfg, quiet(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(e)
 	t.Cleanup(s.Close)
-	r.url = "ws" + strings.TrimPrefix(s.URL, "http")
+	return "ws" + strings.TrimPrefix(s.URL, "http")
+}
+
+// start runs n, with one way in, until the test's end.
+func start(t *testing.T, n *Node, cfg ...edge.Config) *running {
+	t.Helper()
+	r := &running{Node: n, t: t, url: open(t, n, append(cfg, edge.Config{})[0]), ended: make(chan error, 1)}
+	r.run()
 	return r
+}
+
+func (r *running) run() {
+	ctx, cancel := context.WithCancel(r.t.Context())
+	r.end = cancel
+	go func() { r.ended <- r.Run(ctx) }()
+	r.t.Cleanup(cancel)
 }
 
 // wait returns what Run returned.
@@ -79,27 +87,30 @@ func (r *running) ready() {
 	case <-time.After(patience):
 		r.t.Fatal("not ready")
 	}
-	// The edge lets sessions in a moment later.
-	for begin := time.Now(); ; {
-		conn, _, err := websocket.Dial(r.t.Context(), r.url+"/ws", nil)
-		if err == nil {
-			_ = conn.CloseNow()
-			return
-		}
-		if time.Since(begin) > patience {
-			r.t.Fatal(err)
-		}
-	}
 }
 
 func (r *running) dial(room string) *websocket.Conn {
 	r.t.Helper()
-	conn, res, err := websocket.Dial(r.t.Context(), r.url+"/ws/"+room, nil)
+	return dial(r.t, r.url+"/ws/"+room)
+}
+
+func dial(t *testing.T, url string) *websocket.Conn {
+	t.Helper()
+	conn, res, err := websocket.Dial(t.Context(), url, nil)
 	if err != nil {
-		r.t.Fatalf("dial: %v, %v", err, res)
+		t.Fatalf("dial: %v, %v", err, res)
 	}
-	r.t.Cleanup(func() { _ = conn.CloseNow() })
+	t.Cleanup(func() { _ = conn.CloseNow() })
 	return conn
+}
+
+// refused dials and wants 503.
+func refused(t *testing.T, url string) {
+	t.Helper()
+	_, res, err := websocket.Dial(t.Context(), url, nil)
+	if err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("dial: %v, %v, want 503", err, res)
+	}
 }
 
 // find reads frames until one contains text.
@@ -137,12 +148,7 @@ func (r *running) publish(room, data string) (broker.Receipt, error) {
 }
 
 func TestNobodyIsLetInBeforeRun(t *testing.T) {
-	s := httptest.NewServer(compose(t).Handler())
-	defer s.Close()
-	_, res, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(s.URL, "http")+"/ws/a", nil)
-	if err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("dial: %v, %v, want 503", err, res)
-	}
+	refused(t, open(t, compose(t), edge.Config{})+"/ws/a")
 }
 
 func TestABackendsMessageReachesItsMembersAndTheyReachEachOther(t *testing.T) {
@@ -181,7 +187,8 @@ func TestADrainEndsSessionsWith1012AndLetsNobodyIn(t *testing.T) {
 	n.cfg.DrainWindow = 50 * time.Millisecond
 	r := start(t, n)
 	r.ready()
-	a, b := r.dial("general"), r.dial("other")
+	other := open(t, n, edge.Config{})
+	a, b := r.dial("general"), dial(t, other+"/ws/other")
 	done := make(chan struct{})
 	go func() { defer close(done); n.Drain(t.Context()) }()
 	for _, conn := range []*websocket.Conn{a, b} {
@@ -190,9 +197,8 @@ func TestADrainEndsSessionsWith1012AndLetsNobodyIn(t *testing.T) {
 		}
 	}
 	<-done
-	if _, res, err := websocket.Dial(t.Context(), r.url+"/ws/a", nil); err == nil || res.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("dial while draining: %v, want 503", err)
-	}
+	refused(t, r.url+"/ws/a")
+	refused(t, other+"/ws/a")
 	r.end()
 	if err := r.wait(); err != nil {
 		t.Error(err)

@@ -34,11 +34,7 @@ func people(t *testing.T, cfg presence.Config, away time.Duration) *running {
 		}
 		return id, err
 	}
-	n, err := New(Config{Edge: edge.Config{Anonymous: true, Verify: verify, AwayAfter: away, PingInterval: 200 * time.Millisecond}, Presence: cfg}, quiet(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := start(t, n)
+	r := start(t, New(Config{Presence: cfg}, quiet(t)), edge.Config{Verify: verify, AwayAfter: away, PingInterval: 200 * time.Millisecond})
 	r.ready()
 	return r
 }
@@ -223,11 +219,7 @@ func TestWhoPagesThroughARoom(t *testing.T) {
 }
 
 func TestWithoutPresenceNobodyIsTold(t *testing.T) {
-	n, err := New(Config{Edge: edge.Config{Anonymous: true}, NoPresence: true}, quiet(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := start(t, n)
+	r := start(t, New(Config{NoPresence: true}, quiet(t)))
 	r.ready()
 	conn := r.dial("general")
 	if f := find(t, conn, `"subscribed"`); !strings.Contains(f, `"presence":"off"`) {

@@ -20,7 +20,6 @@ import (
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/broker"
-	"github.com/slack5/realtime/internal/edge"
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/node"
 	"github.com/slack5/realtime/internal/publish"
@@ -189,10 +188,7 @@ func dial(t testing.TB, addr string) (*grpc.ClientConn, realtimev1.PublisherServ
 // core is a node that runs until the test's end.
 func core(t testing.TB) *node.Node {
 	t.Helper()
-	n, err := node.New(node.Config{Edge: edge.Config{Anonymous: true}}, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := node.New(node.Config{}, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()

@@ -13,7 +13,6 @@ import (
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/broker"
-	"github.com/slack5/realtime/internal/edge"
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/node"
 )
@@ -31,11 +30,7 @@ type backend struct {
 // backendOf starts a node with its server, both of which end with the test.
 func backendOf(t testing.TB, cfg Config, nc node.Config) *backend {
 	t.Helper()
-	nc.Edge = edge.Config{Anonymous: true}
-	n, err := node.New(nc, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := node.New(nc, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
 	run(t, n.Run)
 	<-n.Ready()
 	b := served1(t, cfg, Parts{Publisher: n.Publisher(), Broker: n.Broker(), Hub: n.Hub()})

@@ -43,17 +43,16 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		}
 		delivered[0](traced, age)
 	}
-	s.node, err = node.New(node.Config{
+	s.node = node.New(node.Config{
 		Number:      number,
 		Hub:         hub.Config{LogBytes: int64(c.LogBytes), Observe: observe, Tracer: tracer},
-		Edge:        edgeConfig,
 		Memory:      broker.MemoryConfig{MaxBytes: int64(c.MemoryBytes), Retention: broker.Retention{Messages: c.HistorySize, Age: c.HistoryTTL}, IdempotencyTTL: c.IdempotencyTTL},
 		Publish:     publish.Config{Observe: func(ctx context.Context, o publish.Origin, d time.Duration) { published[o](ctx, d) }, Tracer: tracer},
 		Presence:    presence.Config{Grace: c.PresenceGrace, CountsAbove: c.PresenceCountsAbove},
 		NoPresence:  !c.Presence,
 		DrainWindow: max(c.DrainWindow, 1), // 0 would be the default
 	}, s.log)
-	if err != nil {
+	if s.sessions, err = s.node.NewEdge(edgeConfig, s.log); err != nil {
 		return err
 	}
 	if err := s.node.Instrument(meter); err != nil {
@@ -76,7 +75,7 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 
 // edgeHandler serves sessions, and in development the demo page. It routes by itself: a mux would clean and redirect paths.
 func (s *Server) edgeHandler() http.Handler {
-	ws, page := s.node.Handler(), web.Page()
+	ws, page := s.sessions, web.Page()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.cfg.Dev && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 			switch r.URL.Path {

@@ -39,6 +39,7 @@ type Server struct {
 	out       io.Writer
 	log       *slog.Logger
 	node      *node.Node
+	sessions  http.Handler
 	rpc       *rpc.Server
 	telemetry *telemetry.Providers
 
