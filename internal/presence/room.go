@@ -17,7 +17,7 @@ type user struct {
 	members *member  // the first of the places he is in
 	active  atomic.Int64
 	told    atomic.Int64  // the active that other nodes were last told of
-	since   int64         // when the first of his sessions began
+	since   int64         // when the first of his sessions began; 0: he has none
 	newest  int64         // when first began, also when it has ended
 	info    []byte        // of first, also when it has ended
 	due     time.Duration // with sessions: when a status that differs is told; without: when the grace ends; 0: neither
@@ -43,16 +43,19 @@ type member struct {
 	room *room
 	next *member // the user's next
 
+	// Of no use in a user's own room.
 	since    int64         // when he came here, on this node; 0: he is not
 	due      time.Duration // when the grace ends; 0: none runs
-	index    int32         // in room.members
 	sessions int32         // on this node
-	mine     tally         // in room.mine
-	all      tally         // in room.all
 
-	saidSince int64  // what was told last
-	saidInfo  []byte //
-	said      Status //
+	index int32 // in room.members
+	mine  tally // in room.mine
+	all   tally // in room.all
+
+	// What was told last.
+	saidSince int64
+	saidInfo  []byte
+	said      Status
 
 	dirty bool // it is in room.dirty, or in the part of it that is being told
 	own   bool // this node's field changed
@@ -116,9 +119,12 @@ func (u *user) state() State {
 	return s
 }
 
-// state is the member on this node.
+// state is the member on this node. In his own room a user is wherever he is.
 func (m *member) state() State {
 	s := m.user.state()
+	if !m.room.name.Ordinary() {
+		return s
+	}
 	if s.Status == Offline || m.sessions == 0 && m.due == 0 {
 		return State{Active: s.Active}
 	}
@@ -215,9 +221,7 @@ func (p *Presence) dropIdle(r *room) {
 		return
 	}
 	for len(r.members) > 0 {
-		m := r.members[len(r.members)-1]
-		m.due = 0
-		p.unlink(m)
+		p.unlink(r.members[len(r.members)-1])
 	}
 	delete(p.rooms, r.name)
 	if !r.name.Ordinary() {
@@ -247,7 +251,7 @@ func (p *Presence) changed(m *member, own bool) {
 	p.queue(r)
 }
 
-// changedUser is changed for the place that everyone is in.
+// changedUser is called behind every change of a user, for the place that everyone is in and his own room.
 func (p *Presence) changedUser(u *user) {
 	p.global.move(&u.tally, u.state())
 	p.everyone.version++
@@ -256,6 +260,11 @@ func (p *Presence) changedUser(u *user) {
 		p.dirtyUsers = append(p.dirtyUsers, u)
 	}
 	p.schedule()
+	if p.watched > 0 {
+		if r := p.rooms[message.UserRoom(u.id)]; r != nil {
+			p.changed(p.memberOf(r, u), true)
+		}
+	}
 }
 
 // queue has a room told with the next tick.

@@ -37,7 +37,10 @@ func (p *Presence) Open(user string, info []byte) *Session {
 	u.first = s
 	u.sessions++
 	if u.status == Offline {
-		u.status, u.since = Online, now
+		u.status = Online
+	}
+	if u.since == 0 {
+		u.since = now
 	}
 	if u.sessions == 1 {
 		u.due = 0 // no grace runs: he is back
@@ -47,9 +50,6 @@ func (p *Presence) Open(user string, info []byte) *Session {
 	p.newest(u)
 	p.weigh(u)
 	p.changedUser(u)
-	if r := p.roomOf(u); r != nil {
-		p.enter(r, u, now)
-	}
 	return s
 }
 
@@ -77,7 +77,7 @@ func (s *Session) Joined(name message.Room) {
 		p.changedUser(u)
 		p.refresh(u)
 	}
-	p.enter(r, s.user, now)
+	p.enter(m, now)
 }
 
 // Left says that the session is in the room no more: because it is closed, then the user stays while the grace runs; or
@@ -178,22 +178,10 @@ func (s *Session) Close() {
 		p.weigh(u)
 	}
 	p.changedUser(u)
-	if r := p.roomOf(u); r != nil {
-		p.exit(p.memberOf(r, u), true)
-	}
 }
 
-// roomOf is the user's own room, if it is watched.
-func (p *Presence) roomOf(u *user) *room {
-	if p.watched == 0 {
-		return nil
-	}
-	return p.rooms[message.UserRoom(u.id)]
-}
-
-// enter counts a session of the user into the room.
-func (p *Presence) enter(r *room, u *user, now int64) {
-	m := p.memberOf(r, u)
+// enter counts a session in.
+func (p *Presence) enter(m *member, now int64) {
 	m.sessions++
 	m.due = 0
 	if m.since == 0 {

@@ -163,7 +163,7 @@ func (p *Presence) expireUser(u *user, at, now time.Duration) {
 	default:
 		u.due = 0
 		// His members' grace began earlier, if only by nanoseconds: it ends with this round at the latest.
-		u.status, u.since, u.info = Offline, 0, nil
+		u.status, u.info = Offline, nil
 		p.changedUser(u)
 	}
 }
@@ -243,6 +243,9 @@ func (p *Presence) flushUsers(users []*user) {
 		if s := u.state(); s.Status != Offline || u.put {
 			u.put = s.Status != Offline
 			fields = append(fields, Field{User: u.id, State: s})
+		}
+		if u.status == Offline {
+			u.since = 0
 		}
 		p.forget(u)
 	}

@@ -116,15 +116,10 @@ func (p *Presence) watch(name message.Room) {
 	if !r.recorded {
 		r.recorded, r.from = true, p.recorded
 	}
-	id, ofUser := name.User()
-	if u := p.users[id]; ofUser && isNew && u != nil && u.status != Offline {
-		m := p.memberOf(r, u)
-		m.sessions, m.since, m.due = u.sessions, u.since, 0
-		if u.sessions == 0 {
-			m.due = u.due
-			p.timeMember(m)
+	if id, ok := name.User(); ok && isNew {
+		if u := p.users[id]; u != nil {
+			p.changed(p.memberOf(r, u), true)
 		}
-		p.changed(m, true)
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 
 const room = message.Room("general")
 
-// seenAt is a time within the last seven days, as long as the test is young.
-func seenAt() int64 { return time.Now().UnixMilli() }
+// seenAt is a time within the last seven days, always the same one.
+var seenAt = time.Now().UnixMilli()
 
 var contracts = []contract{
 	{"a node's own fields do not come back to it", 1, ownStay},
@@ -26,6 +26,7 @@ var contracts = []contract{
 	{"a call whose context has ended fails", 1, endedContext},
 
 	{"what was put before Follow is in the Roster, what is put later comes in order", 2, rosterThenChanged},
+	{"the Sink is called by one goroutine at a time", 3, oneAtATime},
 	{"a field is absolute: said again it changes nothing", 2, absolute},
 	{"an offline field is gone", 2, offline},
 	{"fields of two nodes stand side by side", 3, sideBySide},
@@ -43,7 +44,7 @@ var contracts = []contract{
 // field is some field of a user.
 func field(node, user string, status presence.Status, n int64) presence.Field {
 	return presence.Field{Node: node, User: user, State: presence.State{
-		Status: status, Sessions: int32(n%7 + 1), Since: 1_000_000 + n, Active: seenAt() + n, Newest: 2_000_000 + n, Info: fmt.Appendf(nil, `{"n":%d}`, n),
+		Status: status, Sessions: int32(n%7 + 1), Since: 1_000_000 + n, Active: seenAt + n, Newest: 2_000_000 + n, Info: fmt.Appendf(nil, `{"n":%d}`, n),
 	}}
 }
 
@@ -83,7 +84,7 @@ func ownStay(t testing.TB, f Factory) {
 
 func lastSeen(t testing.TB, f Factory) {
 	a := start(t, f, 1)[0]
-	at := seenAt()
+	at := seenAt
 	here := presence.Field{User: "u", State: presence.State{Status: presence.Online, Sessions: 1, Since: at - 50, Active: at - 40}}
 	gone := presence.Field{User: "u", State: presence.State{Active: at - 10}}
 	a.put(message.Global, presence.Totals{Online: 1, Sessions: 1}, here)
@@ -129,6 +130,22 @@ func rosterThenChanged(t testing.TB, f Factory) {
 	}
 }
 
+// oneAtATime gives calls of several rooms, that come from several nodes, the time to overlap.
+func oneAtATime(t testing.TB, f Factory) {
+	ns := start(t, f, 3)
+	a, b, c := ns[0], ns[1], ns[2]
+	c.slow.Store(int64(5 * time.Millisecond))
+	c.follow(room)
+	c.follow("other")
+	for n := range int64(5) {
+		a.put(room, presence.Totals{Online: 1}, field(a.name, "u", presence.Online, n))
+		b.put("other", presence.Totals{Online: 1}, field(b.name, "v", presence.Online, n))
+		b.put(room, presence.Totals{Online: 1}, field(b.name, "v", presence.Online, n))
+	}
+	c.holds(room, field(a.name, "u", presence.Online, 4), field(b.name, "v", presence.Online, 4))
+	c.holds("other", field(b.name, "v", presence.Online, 4))
+}
+
 func absolute(t testing.TB, f Factory) {
 	ns := start(t, f, 2)
 	a, b := ns[0], ns[1]
@@ -152,7 +169,7 @@ func offline(t testing.TB, f Factory) {
 	u, v := field(a.name, "u", presence.Online, 1), field(a.name, "v", presence.Away, 2)
 	a.put(room, presence.Totals{Online: 1, Away: 1, Sessions: 5}, u, v)
 	b.holds(room, u, v)
-	gone := presence.Field{User: "u", State: presence.State{Active: seenAt()}}
+	gone := presence.Field{User: "u", State: presence.State{Active: seenAt}}
 	for range 2 {
 		a.put(room, presence.Totals{Away: 1, Sessions: 3}, gone)
 	}

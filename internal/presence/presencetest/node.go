@@ -29,6 +29,7 @@ type node struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 	busy   atomic.Bool
+	slow   atomic.Int64 // how long a call of the Sink takes at least
 
 	mu      sync.Mutex // guards what follows
 	over    bool
@@ -120,6 +121,9 @@ func (n *node) until(what string, ok func() bool) {
 func (n *node) enter(call string, room message.Room, fields []presence.Field) func() {
 	if n.busy.Swap(true) {
 		n.t.Errorf("%s: %s(%q) while another call was under way", n.name, call, room)
+	}
+	if slow := time.Duration(n.slow.Load()); slow > 0 {
+		<-time.After(slow)
 	}
 	n.mu.Lock()
 	if n.over {
