@@ -14,8 +14,8 @@ import (
 // Two thousand sessions, fifty of them with peers that are gone without a word: everyone who is there is told, and the end
 // comes within its budget.
 func TestACrowdIsSentAwayWithinTheBudgetWhoeverIsDead(t *testing.T) {
-	const all, dead, budget = 2000, 50, 4 * time.Second
-	r := balanced(t, "--drain-delay=100ms", "--drain-window=1s", fmt.Sprintf("--drain-timeout=%v", budget))
+	const all, dead, budget = 2000, 50, 20 * time.Second
+	r := balanced(t, "--drain-delay=100ms", "--drain-window=2s", fmt.Sprintf("--drain-timeout=%v", budget))
 	var peers []net.Conn
 	var alive []*guest
 	for range dead {
@@ -47,7 +47,7 @@ func TestACrowdIsSentAwayWithinTheBudgetWhoeverIsDead(t *testing.T) {
 	}
 	took, err := r.end()
 	wg.Wait()
-	if err != nil || took > budget+2*time.Second {
+	if err != nil || took > budget+5*time.Second {
 		t.Errorf("Run = %v after %v, want it within its budget of %v", err, took, budget)
 	}
 	if told.Load() != all-dead || closed.Load() != all-dead {
