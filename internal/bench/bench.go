@@ -32,6 +32,7 @@ type Command struct {
 	Rooms    int      `default:"1" help:"Rooms they are spread over."`
 
 	Publishers int           `default:"4" help:"Publishers, each with one message under way."`
+	Stream     bool          `help:"Publish over a stream of each publisher instead of by single calls."`
 	Rate       float64       `default:"100" help:"Messages a second over all rooms; 0: as fast as they are acknowledged."`
 	Size       int           `default:"128" help:"Bytes of a message's data."`
 	Warmup     time.Duration `default:"1s" help:"Publishing before measuring; judged all the same."`

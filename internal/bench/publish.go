@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/message"
@@ -44,6 +47,10 @@ type publisher struct {
 	calls  realtimev1.PublisherServiceClient
 	order  *order
 
+	streams bool // over a stream of its own, not by calls
+	stream  grpc.BidiStreamingClient[realtimev1.PublishStreamRequest, realtimev1.PublishStreamResponse]
+	cut     context.CancelFunc // ends the stream
+
 	seq      uint32
 	receipts []receipt
 	acks     *hdrhistogram.Histogram // call to receipt, of the measured messages
@@ -54,7 +61,7 @@ type publisher struct {
 }
 
 // connectPublishers opens the connections; close them with the function it returns.
-func connectPublishers(addrs []string, n int, o *order) (_ []*publisher, closeAll func(), err error) {
+func connectPublishers(addrs []string, n int, streams bool, o *order) (_ []*publisher, closeAll func(), err error) {
 	var conns []*grpc.ClientConn
 	closeAll = func() {
 		for _, c := range conns {
@@ -71,7 +78,7 @@ func connectPublishers(addrs []string, n int, o *order) (_ []*publisher, closeAl
 	}
 	publishers := make([]*publisher, n)
 	for i := range publishers {
-		publishers[i] = &publisher{number: i, calls: realtimev1.NewPublisherServiceClient(conns[i%len(conns)]), order: o, acks: newHistogram(ackDigits)}
+		publishers[i] = &publisher{number: i, calls: realtimev1.NewPublisherServiceClient(conns[i%len(conns)]), streams: streams, order: o, acks: newHistogram(ackDigits)}
 	}
 	return publishers, closeAll, nil
 }
@@ -81,6 +88,7 @@ func connectPublishers(addrs []string, n int, o *order) (_ []*publisher, closeAl
 func (p *publisher) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer p.hangUp()
 	pause := func(until int64) bool {
 		if d := time.Duration(until - p.order.clock.now()); d > 0 {
 			timer.Reset(d)
@@ -125,20 +133,64 @@ var errReceipt = errors.New("the receipt's id is no message id")
 func (p *publisher) publish(ctx context.Context, rm *room, data string, sent int64) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	resp, err := p.calls.Publish(ctx, &realtimev1.PublishRequest{Room: rm.name, Message: &realtimev1.MessageContent{Data: data}})
-	if err != nil {
-		return err
+	content := &realtimev1.MessageContent{Data: data}
+	var got *realtimev1.Receipt
+	if p.streams {
+		var err error
+		if got, err = p.send(ctx, &realtimev1.PublishItem{Room: rm.name, Message: content}); err != nil {
+			p.hangUp()
+			return err
+		}
+	} else {
+		resp, err := p.calls.Publish(ctx, &realtimev1.PublishRequest{Room: rm.name, Message: content})
+		if err != nil {
+			return err
+		}
+		got = resp.GetReceipt()
 	}
-	id, ok := message.ParseID(resp.GetReceipt().GetId())
+	id, ok := message.ParseID(got.GetId())
 	if !ok {
 		return errReceipt
 	}
-	p.receipts = append(p.receipts, receipt{rm.number, authorOf(p.number, p.seq), id, resp.GetReceipt().GetDegraded()})
+	p.receipts = append(p.receipts, receipt{rm.number, authorOf(p.number, p.seq), id, got.GetDegraded()})
 	if sent >= p.order.from {
 		p.measured++
 		_ = p.acks.RecordValue(min(max((p.order.clock.now()-sent)/1000, 1), time.Minute.Microseconds())) // it is in range
 	}
 	return nil
+}
+
+// send publishes over the stream, which it opens if there is none. ctx bounds the answer; the stream outlives it.
+func (p *publisher) send(ctx context.Context, item *realtimev1.PublishItem) (*realtimev1.Receipt, error) {
+	if p.stream == nil {
+		living, cut := context.WithCancel(context.WithoutCancel(ctx))
+		stream, err := p.calls.PublishStream(living)
+		if err != nil {
+			cut()
+			return nil, err
+		}
+		p.stream, p.cut = stream, cut
+	}
+	defer context.AfterFunc(ctx, p.cut)()
+	if err := p.stream.Send(&realtimev1.PublishStreamRequest{Item: item}); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err // io.EOF: why it ended is what Recv says
+	}
+	resp, err := p.stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	if refused := resp.GetResult().GetError(); refused != nil {
+		return nil, status.Error(codes.Code(refused.GetCode()), refused.GetMessage())
+	}
+	return resp.GetResult().GetReceipt(), nil
+}
+
+// hangUp ends the stream, if there is one; the next message opens another.
+func (p *publisher) hangUp() {
+	if p.stream != nil {
+		p.cut()
+		p.stream = nil
+	}
 }
 
 // clock tells nanoseconds that never step, on the wall's scale.

@@ -118,7 +118,7 @@ func (b *bench) publish(ctx, base context.Context) error {
 	for _, w := range b.swarm.watchers {
 		w.from.Store(b.order.from)
 	}
-	publishers, closeAll, err := connectPublishers(b.c.Addr, b.c.Publishers, b.order)
+	publishers, closeAll, err := connectPublishers(b.c.Addr, b.c.Publishers, b.c.Stream, b.order)
 	if err != nil {
 		return err
 	}

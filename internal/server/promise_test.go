@@ -16,20 +16,24 @@ import (
 // Sixteen publishers, sessions whose connections are cut all the time, some that hardly read: nobody misses a message, sees
 // one twice, or out of order. The bench judges; it is tested to see each of these.
 func TestFlappingSessionsUnderSixteenPublishersMissNothing(t *testing.T) {
-	r := StartServer(t)
-	b := bench.Command{
-		WS: []string{strings.TrimPrefix(r.ws, "ws://")}, Addr: []string{r.rpcAt}, Sessions: 60, Rooms: 3, Publishers: 16, Rate: 500, Size: 128,
-		Warmup: 200 * time.Millisecond, Duration: 4 * time.Second, Settle: 5 * time.Second, Churn: 400 * time.Millisecond, SlowReaders: 6, Seed: 1,
-	}
-	if err := b.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	var report strings.Builder
-	if err := b.Run(t.Context(), io.Writer(&report)); err != nil {
-		t.Errorf("%v\n%s", err, report.String())
-	}
-	if n := r.node.Stats().Sessions; n > 60 {
-		t.Errorf("%d sessions left for 60 users", n)
+	for name, stream := range map[string]bool{"calls": false, "streams": true} {
+		t.Run(name, func(t *testing.T) {
+			r := StartServer(t)
+			b := bench.Command{
+				WS: []string{strings.TrimPrefix(r.ws, "ws://")}, Addr: []string{r.rpcAt}, Sessions: 60, Rooms: 3, Publishers: 16, Stream: stream, Rate: 500, Size: 128,
+				Warmup: 200 * time.Millisecond, Duration: 3 * time.Second, Settle: 5 * time.Second, Churn: 400 * time.Millisecond, SlowReaders: 6, Seed: 1,
+			}
+			if err := b.Validate(); err != nil {
+				t.Fatal(err)
+			}
+			var report strings.Builder
+			if err := b.Run(t.Context(), io.Writer(&report)); err != nil {
+				t.Errorf("%v\n%s", err, report.String())
+			}
+			if n := r.node.Stats().Sessions; n > 60 {
+				t.Errorf("%d sessions left for 60 users", n)
+			}
+		})
 	}
 }
 
