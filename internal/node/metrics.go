@@ -29,6 +29,7 @@ type instruments struct {
 	sent, received, writes, written       metric.Int64ObservableCounter
 	closed, handshakes, gaps, replays     metric.Int64ObservableCounter
 	limited, lost, replayed, waits        metric.Int64ObservableCounter
+	failures                              metric.Int64ObservableCounter
 }
 
 // Instrument registers the node's metrics with m. Call it once.
@@ -47,7 +48,9 @@ func (n *Node) Instrument(m metric.Meter) error {
 	i.handshakes = b.counter("realtime_handshakes", "{handshake}", "Handshakes, by result: accepted, failed, or the code of the refusal.")
 	i.gaps = b.counter("realtime_gaps", "{gap}", "Gaps told to sessions, by reason.")
 	i.replays = b.counter("realtime_replays", "{replay}", "Resumes that ended, by result: recovered, or gap.")
+	// These two are the server's too, for what backends are refused: alike in name, unit and description they are one.
 	i.limited = b.counter("realtime_rate_limited", "{frame}", "What was refused for its rate, by kind.")
+	i.failures = b.counter("realtime_auth_failures", "{failure}", "What was refused for want of a good credential, by reason.")
 	i.lost = b.counter("realtime_messages_lost", "{message}", "Messages a member was not written, by reason: closed and left (its session, or membership, ended first), dropped (fell off the log; if it was stored a gap told it).")
 	i.replayed = b.counter("realtime_messages_replayed", "{message}", "Message frames written to sessions that resumed.")
 	i.waits = b.counter("realtime_publish_waits", "{message}", "Publishes held up because their room's members were late.")
@@ -120,6 +123,7 @@ func (n *Node) observe(o metric.Observer, i *instruments) {
 	o.ObserveInt64(i.replays, int64(h.Recovered), label("result", "recovered"))
 	o.ObserveInt64(i.replays, int64(h.NotRecovered), label("result", "gap"))
 	o.ObserveInt64(i.limited, int64(e.RateLimited), label("kind", "frames"))
+	o.ObserveInt64(i.failures, int64(e.BadTokens), label("reason", "token"))
 	for why, c := range h.Lost {
 		o.ObserveInt64(i.lost, int64(c), label("reason", why))
 	}

@@ -51,11 +51,11 @@ func (s *Server) instrument(m metric.Meter) error {
 
 // instrumentRPC registers what gRPC refuses.
 func (s *Server) instrumentRPC(m metric.Meter) error {
+	// Both are the node's instruments too: alike in name, unit and description they are one.
 	failures, err := m.Int64ObservableCounter("realtime_auth_failures", metric.WithUnit("{failure}"), metric.WithDescription("What was refused for want of a good credential, by reason."))
 	if err != nil {
 		return err
 	}
-	// The node's instrument: alike in name, unit and description they are one.
 	limited, err := m.Int64ObservableCounter("realtime_rate_limited", metric.WithUnit("{frame}"), metric.WithDescription("What was refused for its rate, by kind."))
 	if err != nil {
 		return err
