@@ -166,15 +166,18 @@ func TestABackendsMessageReachesItsMembersAndTheyReachEachOther(t *testing.T) {
 			t.Errorf("got %s, want the receipt's id %v", got, receipt.ID)
 		}
 	}
-	if err := a.Write(t.Context(), websocket.MessageText, []byte(`{"type":"chat","data":{"n":2}}`)); err != nil {
+	if err := a.Write(t.Context(), websocket.MessageText, []byte(`{"type":"chat","data":{"n":2},"ref":"2"}`)); err != nil {
 		t.Fatal(err)
 	}
 	find(t, b, `{"n":2}`)
+	find(t, a, `"ack"`) // after it was counted
 	if got := r.Publisher().Received(publish.Session); got != 1 {
 		t.Errorf("%d messages of sessions counted, want 1", got)
 	}
-	if st := r.Stats(); st.Sessions != 2 {
-		t.Errorf("%d sessions, want 2", st.Sessions)
+	for begin := time.Now(); r.Stats().Sessions != 2; { // that of ready goes too
+		if time.Since(begin) > patience {
+			t.Fatalf("%d sessions, want 2", r.Stats().Sessions)
+		}
 	}
 	r.end()
 	if err := r.wait(); err != nil {
