@@ -21,7 +21,7 @@ export async function open(t, browser, url, { prepare, outage = false, ...option
   context.setDefaultTimeout(limit);
   const page = await context.newPage();
   const complaints = [];
-  const expected = outage ? /^WebSocket connection to '\S+' failed/ : /^$/;
+  const expected = outage ? /^WebSocket connection to '\S+' failed|^Failed to load resource/ : /^$/;
   page.on("console", (m) => ["error", "warning"].includes(m.type()) && !expected.test(m.text()) && complaints.push(m.text()));
   page.on("pageerror", (e) => complaints.push(String(e)));
   page.on("request", (r) => /^(data:|http:\/\/127\.0\.0\.1[:/])/.test(r.url()) || complaints.push("requested " + r.url()));
@@ -61,6 +61,20 @@ export function pane(page, name) {
       await root.getByLabel("Room").fill(room);
       await root.getByRole("button", { name: "Join" }).click();
     },
+    signIn: async (name) => {
+      await root.getByLabel("Name", { exact: true }).fill(name);
+      await root.getByRole("button", { name: "Sign in" }).click();
+    },
+    // people waits until these are in the list, each with what is said of him, in any order: "ann you", "ben away".
+    people: (want) => {
+      const shown = () => root.locator(".people li").evaluateAll((all) => all.map((el) => [...el.children].map((c) => c.textContent).filter(Boolean).join(" ")).sort());
+      const all = [...want].sort().join("|");
+      return until(
+        async () => `session ${name} lists\n${all}; it lists\n${(await shown()).join("|")}`,
+        async () => (await shown()).join("|") === all,
+      );
+    },
+    typing: (want) => root.locator(".typing").filter({ hasText: want }).waitFor({ state: "attached" }),
     state: () => root.getAttribute("data-state"),
     is: (want) => until(async () => `session ${name} is ${want}; it is ${await p.state()}`, async () => (await p.state()) === want),
     joined: () => root.locator(".note").filter({ hasText: /^(Joined|Resumed)/ }).last().waitFor({ state: "attached" }),

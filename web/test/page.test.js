@@ -43,24 +43,30 @@ test("the page is for everybody", async (t) => {
       assert.equal(await a.root.isVisible(), false);
       await b.message("second").waitFor();
       assert.equal(await tab("B").getAttribute("aria-label"), "Session B");
+      await b.signIn("somebody whose name is longer than a phone is wide, and then some");
+      await b.note("Signed in as").waitFor();
+      await b.is("open");
       await b.button("Frames").tap();
+      await b.root.locator(".people summary").tap();
       await page.locator(".shell summary").tap();
       const cut = await page.evaluate(() => {
         const limit = document.documentElement.clientWidth;
-        const hidden = [...document.querySelectorAll("button, input, .msg, .note, .frame")].filter((el) => el.checkVisibility() && el.getBoundingClientRect().right > limit);
+        const hidden = [...document.querySelectorAll("button, input, .msg, .note, .frame, .people li")].filter((el) => el.checkVisibility() && el.getBoundingClientRect().right > limit);
         return { page: document.documentElement.scrollWidth - limit, hidden: hidden.map((el) => el.className) };
       });
       assert.deepEqual(cut, { page: 0, hidden: [] });
       const small = await b.root.locator("button").evaluateAll((all) => all.filter((el) => el.checkVisibility() && el.offsetHeight < 40).map((el) => el.textContent));
-      assert.deepEqual(small.filter((text) => text !== "Earlier messages"), []);
+      assert.deepEqual(small.filter((text) => text !== "Older messages"), []);
     });
   }
 
   await t.test("everything can be done with the keyboard, in the order of reading, and focus is seen", async (t) => {
     const { page, a, b } = await chat(t, browser, service.url, "keys");
+    await a.people(["Session A you", "Session B"]);
+    await b.people(["Session A", "Session B you"]);
     await page.locator("h1").click();
     const order = [];
-    for (let i = 0; i < 24; i++) {
+    for (let i = 0; i < 32; i++) {
       await page.keyboard.press("Tab");
       const at = await page.evaluate(() => {
         const el = document.activeElement;
@@ -71,7 +77,7 @@ test("the page is for everybody", async (t) => {
       if (!at) break;
       order.push(at);
     }
-    const of = (name) => ["Frames", "Room", "Join", "Cut connection", "Go offline", `Messages of session ${name}`, "Earlier messages", "Message", "Send"];
+    const of = (name) => ["Frames", "Room", "Join", "Cut connection", "Go offline", "Name", "Sign in", "Away", "2 people here", `Messages of session ${name}`, "Older messages", "Message", "Send"];
     assert.deepEqual(order, [...of("A"), ...of("B"), "Publish to keys from a shell", "Command line", "Copy the command line", "grpcurl", "Copy the grpcurl line"]);
 
     await a.root.getByLabel("Message", { exact: true }).focus();
@@ -114,6 +120,9 @@ test("the page is for everybody", async (t) => {
       await a.button("Go online").click();
       await a.note("Resumed").waitFor();
       await a.button("Frames").click();
+      await b.signIn("ben");
+      await b.button("Away").click();
+      await a.root.getByText(/1 away$/).waitFor();
       await b.say("sent");
       await b.button("Go offline").click();
       await b.say("waiting");

@@ -1,38 +1,9 @@
 // What the protocol asks of a program, tried against a scripted service: close codes, ids and repeats.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { launch, open, pane, until } from "./browser.js";
+import { launch, until } from "./browser.js";
+import { frame, id, scripted, subscribed, welcome } from "./script.js";
 import { serve } from "./service.js";
-
-// frames makes frames whose ids are in order, like the service's.
-let made = 0;
-const id = () => `01a20000-${(++made).toString(16).padStart(4, "0")}-7000-8000-${made.toString(16).padStart(12, "0")}`;
-const frame = (type, data, more) => ({ id: id(), type, data, timestamp: new Date().toISOString(), ...more });
-const welcome = () => frame("system", { event: "welcome", session: "s", user: "me", node: "n", time: new Date().toISOString(), ping_ms: 25_000 });
-const subscribed = (room, more) => frame("system", { event: "subscribed", replayed: 0, ...more }, { room });
-
-// scripted opens the page with script in the service's place. Session B goes to a room of its own, where nothing happens.
-async function scripted(t, browser, url, script) {
-  const sockets = [];
-  const prepare = async (page) => {
-    await page.addInitScript(() => (Math.random = () => 0.01));
-    await page.routeWebSocket(/\/ws/, (ws) => {
-      const query = new URL(ws.url()).searchParams;
-      const room = query.get("room");
-      const socket = { room, last: query.getAll("last_id"), query, got: [], close: (code, reason) => ws.close({ code, reason }) };
-      socket.send = (...frames) => frames.forEach((f) => ws.send(JSON.stringify(f)));
-      if (room !== "idle") sockets.push(socket);
-      ws.onMessage((text) => {
-        socket.got.push(JSON.parse(text));
-        script.heard?.(socket, JSON.parse(text));
-      });
-      if (room === "idle") socket.send(welcome(), subscribed(room));
-      else script.opened(socket, sockets.length);
-    });
-  };
-  const page = await open(t, browser, `${url}/?room=idle`, { prepare });
-  return { page, a: pane(page, "A"), sockets };
-}
 
 test("the page follows the protocol", async (t) => {
   const service = await serve(t);

@@ -9,13 +9,25 @@ const flag = (name) => args.includes(`--${name}`);
 const file = args.find((a) => !a.startsWith("--")) ?? fileURLToPath(new URL("../../docs/demo.png", import.meta.url));
 
 test(`screenshot ${file}`, async (t) => {
-  const service = await serve(t);
+  const service = await serve(t, "--presence-grace=100ms");
   const phone = flag("phone");
   const { page, a, b } = await chat(t, await launch(t), service.url, "general", {
     viewport: phone ? { width: 390, height: 844 } : { width: 1240, height: 880 },
     colorScheme: flag("dark") ? "dark" : "light",
   });
   const show = async (name) => phone && page.getByRole("navigation").getByRole("button", { name: new RegExp(`^Session ${name}`) }).click();
+  await a.signIn("ann");
+  await a.is("open");
+  await show("B");
+  await b.signIn("ben");
+  await b.note("Signed in as ben.").waitFor();
+  await show("A");
+  await a.people(["ann you", "ben"]);
+  for (const [name, p] of [["B", b], ["A", a]]) {
+    await show(name);
+    await p.join("general"); // anew: of how they signed in nothing is shown
+    await p.joined();
+  }
   await a.say("Tunnel ahead, you will lose me");
   await b.shows(["Tunnel ahead, you will lose me"]);
   await show("B");
@@ -32,6 +44,11 @@ test(`screenshot ${file}`, async (t) => {
   await a.button("Go online").click();
   await a.note("Resumed").waitFor();
   await b.message("Did I miss something?").waitFor({ state: "attached" });
+  await page.waitForTimeout(3000); // typing is told again after that
+  await show("B");
+  await b.root.getByLabel("Message", { exact: true }).pressSequentially("You did");
+  await show("A");
+  await a.typing("ben is typing…");
   if (!phone) await b.button("Frames").click();
   await page.mouse.move(0, 0);
   await page.evaluate(() => document.activeElement.blur());
