@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 )
@@ -72,6 +73,44 @@ func BenchmarkCalls(b *testing.B) {
 				measure(b, fmt.Sprintf("%s %s %d %d %d", addr, method, c.conns, c.parallel, b.N))
 			})
 		}
+	}
+}
+
+// crowdSize is how many users BenchmarkGetPresence asks for.
+const crowdSize = 1000
+
+// BenchmarkGetPresence asks for all of a room of a thousand users: while nothing changes, and while somebody comes or goes
+// every two milliseconds.
+func BenchmarkGetPresence(b *testing.B) {
+	for name, changes := range map[string]bool{"still": false, "500 changes a second": true} {
+		b.Run(name, func(b *testing.B) {
+			n := core(b)
+			for i := range crowdSize {
+				n.Presence().Open(fmt.Sprintf("user-%d", i), nil).Joined("general")
+			}
+			s := serveNode(b, Config{}, n)
+			if changes {
+				tick, done := time.NewTicker(2*time.Millisecond), make(chan struct{})
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					come := n.Presence().Open("visitor", nil)
+					for i := 0; ; i++ {
+						select {
+						case <-done:
+							return
+						case <-tick.C:
+						}
+						if i%2 == 0 {
+							come.Joined("general")
+						} else {
+							come.Left("general", false)
+						}
+					}
+				})
+				b.Cleanup(func() { tick.Stop(); close(done); wg.Wait() })
+			}
+			measure(b, fmt.Sprintf("%s %s %d %d %d", s.addr, realtimev1.PresenceService_GetPresence_FullMethodName, 2, 16, b.N))
+		})
 	}
 }
 
@@ -171,7 +210,7 @@ func load(ctx context.Context, spec string) error {
 			for range parallel {
 				wg.Go(func() {
 					for left.Add(-1) >= 0 && failed.Load() == nil {
-						keep(conn.Invoke(ctx, method, hello(), answerTo(method)))
+						keep(conn.Invoke(ctx, method, requestOf(method), answerTo(method)))
 					}
 				})
 			}
@@ -196,6 +235,13 @@ func load(ctx context.Context, spec string) error {
 	return nil
 }
 
+func requestOf(method string) proto.Message {
+	if method == realtimev1.PresenceService_GetPresence_FullMethodName {
+		return &realtimev1.GetPresenceRequest{Room: "general", PageSize: crowdSize}
+	}
+	return hello()
+}
+
 // answerTo is what the answer of a method is read into.
 func answerTo(method string) proto.Message {
 	switch method {
@@ -205,6 +251,8 @@ func answerTo(method string) proto.Message {
 		return &realtimev1.PublishStreamRequest{}
 	case realtimev1.PublisherService_PublishStream_FullMethodName:
 		return &realtimev1.PublishStreamResponse{}
+	case realtimev1.PresenceService_GetPresence_FullMethodName:
+		return &emptypb.Empty{} // it is not what a caller makes of the answer that is measured
 	}
 	return &realtimev1.PublishResponse{}
 }

@@ -335,18 +335,3 @@ func TestBadQuestionsAboutPresenceNameTheField(t *testing.T) {
 		t.Errorf("as many as there may be: %v", err)
 	}
 }
-
-// BenchmarkGetPresence asks for a room of a thousand users, whose answer is encoded already.
-func BenchmarkGetPresence(b *testing.B) {
-	n := core(b)
-	for i := range 1000 {
-		n.Presence().Open(fmt.Sprint("user", i), nil).Joined("general")
-	}
-	s := newPresences(Parts{Presence: n.Presence(), Broker: n.Broker()})
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.GetPresence(b.Context(), &realtimev1.GetPresenceRequest{Room: "general"}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
