@@ -10,7 +10,9 @@ GRPC_PLUGIN := $(BIN)/protoc-gen-go-grpc-1.6.2
 GOLANGCI_LINT := $(BIN)/golangci-lint-2.15.0
 version = $(lastword $(subst -, ,$(notdir $@)))
 # Directories with tests in JavaScript.
-NPM := $(dir $(wildcard */package.json */*/package.json))
+NPM := $(dir $(wildcard */package.json */*/package.json */*/*/package.json))
+# What the snippets in Python need.
+PYTHON := python3-grpcio python3-protobuf python3-websockets protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
 # What the protos must stay compatible with: the last release, else the commit before this one.
 BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse -q --verify HEAD^ || true)
 need = command -v $(1) >/dev/null || { echo "make $@ needs $(1): apt-get install $(2)" >&2; exit 1; }
@@ -33,6 +35,7 @@ test: ## Run all tests: race detector, random order, fuzz seeds, browser
 	@$(call need,gcc,gcc libc6-dev)
 	@$(call need,node,nodejs npm)
 	@$(call need,chromium,chromium)
+	@[ -n "$${CI-}" ] || /usr/bin/python3 -c 'import grpc, websockets' 2>/dev/null || echo 'docs/snippets/python is not run: apt-get install $(PYTHON)'
 	@for d in $(NPM); do npm ci --prefix $$d --no-audit --no-fund; done
 	go test -race -shuffle=on -timeout=8m ./...
 	go test -count=1 -run=Allocat ./internal/... # what the race detector would spoil
