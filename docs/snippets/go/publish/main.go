@@ -55,7 +55,7 @@ func publish(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	key := fmt.Sprintf("%s-%d", args[0], time.Now().UnixNano()) // better: the id of what happened
 	if len(args) > 2 {
 		key = args[2]

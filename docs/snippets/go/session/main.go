@@ -50,7 +50,10 @@ func main() {
 			os.Exit(1)
 		}
 		if code != websocket.StatusServiceRestart { // 1012: come back at once
-			time.Sleep(rand.N(s.wait))
+			select {
+			case <-time.After(rand.N(s.wait)):
+			case <-ctx.Done():
+			}
 			s.wait = min(2*s.wait, 30*time.Second)
 		}
 	}
@@ -88,7 +91,7 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer ws.CloseNow()
+	defer func() { _ = ws.CloseNow() }()
 	ws.SetReadLimit(1 << 20)
 	for {
 		var f frame
