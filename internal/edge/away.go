@@ -13,6 +13,10 @@ func (s *session) setAway(add, take uint8) {
 	}
 	s.e.awayMu.Lock()
 	defer s.e.awayMu.Unlock()
+	s.setAwayLocked(add, take)
+}
+
+func (s *session) setAwayLocked(add, take uint8) {
 	was := s.away
 	s.away = was&^take | add
 	if (was == 0) != (s.away == 0) {
@@ -27,8 +31,11 @@ func (s *session) active() {
 	}
 	s.spoke.Store(uint32(s.e.wheel.now()))
 	s.here.Active()
-	if s.silent.Swap(false) {
-		s.setAway(0, awaySilent)
+	if s.silent.Load() {
+		s.e.awayMu.Lock()
+		defer s.e.awayMu.Unlock()
+		s.silent.Store(false)
+		s.setAwayLocked(0, awaySilent)
 	}
 }
 
@@ -42,11 +49,13 @@ func (s *session) idle(now tick) tick {
 	if now < at {
 		return at
 	}
+	s.e.awayMu.Lock() // so that who sees silent also finds the session away
+	defer s.e.awayMu.Unlock()
 	s.silent.Store(true)
 	if at := tick(s.spoke.Load()) + w.away; now < at { // it has spoken meanwhile, and may not have seen silent
 		s.silent.Store(false)
 		return at
 	}
-	s.setAway(awaySilent, 0)
+	s.setAwayLocked(awaySilent, 0)
 	return 0
 }
