@@ -32,7 +32,12 @@ func (s *session) subscribe(ctx context.Context, in frame.In) error {
 		return err
 	}
 	var joins []hub.Join
-	count := s.h.RoomCount() - len(s.use.left)
+	count := 0
+	for _, room := range s.h.Rooms() {
+		if !s.hasLeft(room) { // the shard may have come to it already, or not
+			count++
+		}
+	}
 	for _, w := range wants {
 		room, err := s.room(w.Room)
 		if err == nil && s.grants.For(room)&auth.Receive == 0 {

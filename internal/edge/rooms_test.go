@@ -247,3 +247,35 @@ func TestOwnFramesBeyondTheirBudgetEndTheSession(t *testing.T) {
 		t.Errorf("closed %d", code)
 	}
 }
+
+func TestASessionIsInAtMostItsRoomsHoweverItLeavesAndJoins(t *testing.T) {
+	s := serve(t, fast, setup{cfg: Config{Anonymous: true, MaxRooms: 4}})
+	c := s.connect("/ws/a?room=b&room=c&room=d")
+	for range 4 {
+		c.want("subscribed")
+	}
+	// In one read, so that the room is left while the frames behind it are handled.
+	c.send(strings.Repeat(string(text(`{"type":"unsubscribe","room":"a"}`))+string(text(`{"type":"subscribe","room":"a"}`)), 3) +
+		string(text(`{"type":"unsubscribe","data":{"rooms":["a","b"]}}`)) + string(text(`{"type":"subscribe","room":"e"}`)) +
+		string(text(`{"type":"subscribe","room":"f"}`)) + string(text(`{"type":"subscribe","room":"g"}`)) +
+		string(text(`{"type":"subscribe","room":"h","ref":"last"}`)))
+	in := map[string]bool{"a": true, "b": true, "c": true, "d": true}
+	for {
+		f := c.frame()
+		switch f.what() {
+		case "subscribed":
+			in[f.Room] = true
+		case "unsubscribed":
+			delete(in, f.Room)
+		}
+		if len(in) > 4 {
+			t.Fatalf("in %d rooms, 4 are allowed", len(in))
+		}
+		if f.Ref == "last" {
+			break
+		}
+	}
+	if len(in) != 4 {
+		t.Errorf("in %d rooms, want 4", len(in))
+	}
+}

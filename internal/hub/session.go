@@ -285,18 +285,6 @@ func (s *Session) Rooms() (names []message.Room) {
 	return names
 }
 
-// RoomCount counts the ordinary rooms joined or being joined.
-func (s *Session) RoomCount() (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for m := s.first; m != nil; m = m.next {
-		if m.r.name.Ordinary() {
-			n++
-		}
-	}
-	return n
-}
-
 func (s *Session) findLocked(name message.Room) *member {
 	for m := s.first; m != nil; m = m.next {
 		if m.r.name == name {
