@@ -90,9 +90,11 @@ func (s *session) lapse(expires time.Time) {
 		left += auth.Leeway
 	}
 	w := s.e.wheel
-	s.warned.Store(false)
-	s.expires.Store(uint32(w.now() + w.ticks(max(left, 0))))
+	s.expires.Store(uint32(w.now() + w.ticks(min(max(left, 0), maxLapse*w.unit))))
 }
+
+// maxLapse is how many ticks ahead a token's end is noted at most: 17 years in ordinary units, half of what a tick can count.
+const maxLapse = 1 << 31
 
 // warnBefore is how long before its token's end a session is told.
 const warnBefore = time.Minute
@@ -106,12 +108,12 @@ func (s *session) expiry(now tick) tick {
 	case now >= end:
 		s.close(CloseExpired, "")
 		return now + w.second
-	case s.warned.Load():
+	case tick(s.warned.Load()) == end:
 		return end
 	case end > w.warn && now < end-w.warn:
 		return end - w.warn
 	}
-	s.warned.Store(true)
+	s.warned.Store(uint32(end))
 	s.h.Send("", frame.Expiring{InMS: (time.Duration(end-now) * w.unit).Milliseconds()}.Append(nil, nowMS()))
 	return end
 }

@@ -196,11 +196,11 @@ func TestATokenIsRenewedInPlace(t *testing.T) {
 	if f := c.next("renewed"); f.Ref != "y" || f.field("expires") == nil {
 		t.Errorf("%s", f.Data)
 	}
+	c.want("expiring")
 	c.say(`{"type":"chat","room":"b","ref":"1"}`)
 	c.want("error not_joined")
 	c.say(`{"type":"chat","room":"a","ref":"2"}`)
 	c.want("error not_permitted")
-	c.want("expiring")
 	c.say(`{"type":"auth","data":{"token":"alice"}}`)
 	if f := c.want("renewed"); f.field("expires") != nil {
 		t.Errorf("a token without end: %s", f.Data)

@@ -25,7 +25,6 @@ type session struct {
 	gen       uint32        // tells events of an earlier owner of the number
 	anonymous bool
 	silent    atomic.Bool // has sent nothing for long: presence knows
-	warned    atomic.Bool // of the token's end
 	away      uint8       // why it is; guarded by the edge's lock for it
 	h         *hub.Session
 	here      *presence.Session // nil: nobody is told
@@ -60,6 +59,7 @@ type session struct {
 	shutAt  atomic.Uint32 // tick at which our side was shut down; 0: it was not
 	pingAt  atomic.Uint32 // tick at which it was written
 	expires atomic.Uint32 // tick at which the token ends; 0: never
+	warned  atomic.Uint32 // the end of a token that the session was told of
 	spoke   atomic.Uint32 // tick of the last frame
 }
 

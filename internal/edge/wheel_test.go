@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
 )
@@ -20,13 +21,19 @@ import (
 // are pipes.
 func inBubble(t *testing.T, f func(t *testing.T, s *server)) {
 	t.Helper()
+	inBubbleWith(t, Config{Anonymous: true}, f)
+}
+
+func inBubbleWith(t *testing.T, cfg Config, f func(t *testing.T, s *server)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		minter := message.NewMinter(1)
 		logger := slog.New(slog.DiscardHandler)
 		b := newBus(minter)
 		h := hub.New(hub.Config{}, b, minter, logger)
 		b.sink = h
-		e, err := New(Config{Anonymous: true, portable: true, History: b.History}, h, b, minter, logger)
+		cfg.portable, cfg.History = true, b.History
+		e, err := New(cfg, h, b, minter, logger)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,5 +215,62 @@ func TestAClockSetWhileASessionIsAskedIsNotForgotten(t *testing.T) {
 	}
 	if want := tick(s.partAt.Load()) + w.assembly; s.at != want {
 		t.Errorf("asked at %d, want %d", s.at, want)
+	}
+}
+
+func TestATokenEndsInTimeHoweverLongTheServerHasRun(t *testing.T) {
+	for name, c := range map[string]struct{ lives, tells time.Duration }{
+		"within the warning": {20 * time.Second, 0},
+		"soon":               {3 * time.Second, 0},
+		"later":              {2 * time.Minute, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubbleWith(t, tokens(t).cfg, func(t *testing.T, s *server) {
+				time.Sleep(10 * time.Minute)
+				begin := time.Now()
+				p := s.piped("/ws/general?token=alice~general=r~" + c.lives.String())
+				told, code := time.Duration(-1), 0
+				for code == 0 {
+					g, err := p.read(time.Hour)
+					switch {
+					case err != nil:
+						t.Fatal(err)
+					case g.op == 0x89:
+						p.send(string(masked(0x8a, "")))
+					case g.j.what() == "expiring":
+						told = time.Since(begin)
+					}
+					code = g.code
+				}
+				if told < c.tells-time.Second || told > c.tells+time.Second || told < 0 {
+					t.Errorf("told after %v, want %v", told, c.tells)
+				}
+				if d := time.Since(begin); code != 4500 || d < c.lives || d > c.lives+time.Second {
+					t.Errorf("closed with %d after %v, want 4500 after %v", code, d, c.lives)
+				}
+			})
+		})
+	}
+}
+
+func TestATokenThatLivesForAgesDoesNotEndNow(t *testing.T) {
+	for _, lives := range []time.Duration{1<<32*coarse + 20*time.Second, 1<<63 - 1} { // ticks of the wheel are 32 bits
+		cfg := tokens(t).cfg
+		verify := cfg.Verify
+		cfg.Verify = func(token string) (auth.Identity, error) {
+			id, err := verify(token)
+			id.Expires = time.Now().Add(lives)
+			return id, err
+		}
+		inBubbleWith(t, cfg, func(t *testing.T, s *server) {
+			c := s.piped("/ws/general?token=alice")
+			c.want("subscribed")
+			for range 20 {
+				if g, err := c.read(time.Hour); err != nil || g.op != 0x89 {
+					t.Fatalf("got %#x %q %v, want pings only", g.op, g.payload, err)
+				}
+				c.send(string(masked(0x8a, "")))
+			}
+		})
 	}
 }
