@@ -143,3 +143,40 @@ func TestSubscribedTellsWhoIsThere(t *testing.T) {
 		}
 	})
 }
+
+// Who comes and goes is told by others than the messages, and at the same time: a frame's id must not lie before one that
+// stands in front of it, or who resumes from it gets that again.
+func TestAnAnnouncementsIDIsThePlaceWhereItStands(t *testing.T) {
+	inBubble(t, Config{}, func(r *rig) {
+		p := r.begin(0, nil, nil, "x")
+		if err := p.w.s.Join(r.ctx, []Join{{Room: "y", Presence: true}}); err != nil {
+			t.Fatal(err)
+		}
+		var both sync.WaitGroup
+		both.Go(func() {
+			for range 2000 {
+				r.publish("y", "1")
+			}
+		})
+		both.Go(func() {
+			for range 2000 {
+				r.h.Announce(&message.Message{Room: "y", Type: message.TypePresence, Data: []byte("2"), Ephemeral: true})
+			}
+		})
+		both.Wait()
+		last, n := message.Position(0), 0
+		for _, g := range p.drain() {
+			if g.Room != "y" {
+				continue
+			}
+			if g.ID.Position < last || g.ID.Low.Tag() != message.Room("y").Tag() {
+				t.Fatalf("%s of type %s stands behind position %d", g.ID, g.Type, last)
+			}
+			last = g.ID.Position
+			n++
+		}
+		if n != 4000 {
+			t.Errorf("%d frames", n)
+		}
+	})
+}

@@ -123,54 +123,76 @@ func (h *Hub) Append(e message.Entry) {
 	if m.Trace != nil {
 		span = h.fanOut(r, m)
 	}
-	r.append(*buf, flags, m.ID.Position, e.Prev, mask, span)
+	r.append(*buf, arrival{flags: flags, pos: m.ID.Position, prev: e.Prev, mask: mask, span: span})
 	buffers.Put(buf)
 }
 
-// Announce appends a message of this node's own that no history keeps, for the members here. It gives it its id: the place
-// that the room has reached.
+// Announce appends a message of this node's own that no history keeps, for the members here. Its id is the place that the
+// room has reached.
 func (h *Hub) Announce(m *message.Message) {
 	r := h.lookup(m.Room)
 	if r == nil {
 		return
 	}
-	r.mu.Lock()
-	at := r.log.pos
-	r.mu.Unlock()
-	m.ID = message.ID{Position: at, Low: h.minter.Low(r.tag, true)}
-	h.Append(message.Entry{Message: m, Flags: message.Ephemeral})
+	flags := ephemeral
+	if m.Type == message.TypePresence {
+		flags |= presence
+	}
+	r.append(frame.AppendMessage(nil, m), arrival{flags: flags, own: true})
 }
 
-// append adds a frame to the log. pos and prev are looked at if it is stored. span, if there is one, ends when the frame has
-// reached every shard's members.
-func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *message.Message, span trace.Span) {
+// notice appends a frame that tells of a change of the log, in one act with it.
+func (r *room) notice(f []byte, change func(l *log)) {
+	r.append(f, arrival{flags: notice, own: true, change: change})
+}
+
+// arrival is what comes with a frame.
+type arrival struct {
+	flags     uint8
+	pos, prev message.Position // of one that is stored
+	mask      *message.Message // its exclusions; nil: it is for everyone
+	span      trace.Span       // ends when the frame has reached every shard's members; nil: it is not traced
+	own       bool             // the server's: it gets the log's place as its id
+	change    func(l *log)     // of the log, before it; nil: none
+}
+
+// append adds a frame to the log. Between its place and its id nothing else can come.
+func (r *room) append(f []byte, a arrival) {
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
+	l := &r.log
+	was := l.bytes
+	if a.change != nil {
+		a.change(l)
+	}
 	if !r.live {
+		grown := l.bytes - was
 		r.mu.Unlock()
-		if span != nil {
-			span.End()
+		r.h.charge(grown)
+		if a.span != nil {
+			a.span.End()
 		}
 		return
 	}
-	l := &r.log
-	was := l.bytes
-	e := rec{pos: l.pos, when: now, flags: flags}
-	if flags&stored != 0 && flags&belated == 0 {
-		if l.link == 0 && prev != 0 && l.pos == l.base {
-			l.link = prev // the first stored one of a room that had no tip
+	if a.own {
+		frame.Stamp(f, message.ID{Position: max(l.pos, 1), Low: r.h.minter.Low(r.tag, true)})
+	}
+	e := rec{pos: l.pos, when: now, flags: a.flags}
+	if a.flags&stored != 0 && a.flags&belated == 0 {
+		if l.link == 0 && a.prev != 0 && l.pos == l.base {
+			l.link = a.prev // the first stored one of a room that had no tip
 		}
-		e.pos = max(pos, l.pos)
+		e.pos = max(a.pos, l.pos)
 	}
 	n := l.add(f, e)
-	if mask != nil {
-		l.mask(n, mask)
-	} else if flags&presence != 0 {
+	if a.mask != nil {
+		l.mask(n, a.mask)
+	} else if a.flags&presence != 0 {
 		l.news++
 	}
 	var arrived []traced
-	if span != nil {
-		r.follow(n, span)
+	if a.span != nil {
+		r.follow(n, a.span)
 		arrived = r.arrived() // the last member may have left meanwhile
 	}
 	r.trim(now)
@@ -190,19 +212,6 @@ func (r *room) append(f []byte, flags uint8, pos, prev message.Position, mask *m
 		}
 	}
 	r.h.charge(grown)
-}
-
-// notice appends a frame of the server's own, which takes the log's position.
-func (r *room) notice(f []byte, change func(l *log)) {
-	r.mu.Lock()
-	frame.Stamp(f, message.ID{Position: max(r.log.pos, 1), Low: r.h.minter.Low(r.tag, true)})
-	if change != nil {
-		was := r.log.bytes
-		change(&r.log)
-		r.h.charge(r.log.bytes - was)
-	}
-	r.mu.Unlock()
-	r.append(f, notice, 0, 0, nil, nil)
 }
 
 // Live opens the room: its log begins behind tip.
