@@ -81,6 +81,20 @@ func nodeOf(v reflect.Value) (n *yaml.Node, hidden bool) {
 		return text(x.String()), false
 	}
 	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}, false
+		}
+		return nodeOf(v.Elem())
+	case reflect.Map:
+		pairs := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+		keys := v.MapKeys()
+		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+		for _, k := range keys {
+			item, h := nodeOf(v.MapIndex(k))
+			pairs.Content, hidden = append(pairs.Content, text(k.String()), item), hidden || h
+		}
+		return pairs, hidden
 	case reflect.Slice:
 		list := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for i := range v.Len() {

@@ -60,6 +60,8 @@ func TestWhatIsShownIsReadBackToTheSame(t *testing.T) {
 			"--dev", "--edge-addr=[::]:1", "--grpc-addr=0.0.0.0:2", "--grpc-insecure", "--ops-addr=:3", "--origin=https://a.example,https://b.example:1",
 			"--max-sessions=7", "--sndbuf-bytes=65537", "--log-bytes=1GiB", "--memory-bytes=3", "--history-size=1", "--history-ttl=1h1ms", "--idempotency-ttl=1ns",
 			"--drain-timeout=9s", "--drain-delay=0s", "--drain-window=1s", "--log-level=warn+1", "--pprof",
+			"--grant=team-*=rw", "--grant=news=", "--type=vote=stored", "--grpc-rate=5", "--no-presence", "--presence-away=0s", "--no-query-token",
+			"--jwt-alg=HS256,HS512", "--jwt-key=env:X,env:Y", "--anonymous",
 		},
 		"a list that is empty": {"--dev", "--origin="},
 	} {

@@ -125,12 +125,11 @@ func (s *session) refuseRooms(a *asked) {
 func (e *Edge) farewell(nc net.Conn, answer []byte, a *asked, f *refusal) {
 	defer func() { _ = nc.Close() }()
 	_ = nc.SetDeadline(time.Now().Add(e.cfg.CloseTimeout))
-	now := time.Now()
-	id := message.ID{Position: message.At(now.UnixMilli(), 0).Before(inexact), Low: e.minter.Low(message.Global.Tag(), true)}
+	id := message.ID{Position: e.hub.Past(), Low: e.minter.Low(message.Global.Tag(), true)}
 	if len(a.lastIDs) > 0 { // a simple program keeps it as its next last_id
 		id = message.ID{Position: a.lastIDs[0].Position, Low: e.minter.Low(a.lastIDs[0].Low.Tag(), true)}
 	}
-	b := frame.Error{Code: f.code, Text: f.text}.Append(nil, now.UnixMilli())
+	b := frame.Error{Code: f.code, Text: f.text}.Append(nil, nowMS())
 	frame.Stamp(b, id)
 	if _, err := nc.Write(append(answer, frame.AppendClose(b, int(f.close), f.text)...)); err != nil {
 		return

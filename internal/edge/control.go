@@ -57,8 +57,8 @@ func (s *session) clock() (at tick) {
 	}
 	if end := tick(s.expires.Load()); end != 0 && (at == 0 || end < at) {
 		at = end
-		if tick(s.warned.Load()) != end { // at once, if that time has begun
-			at = min(at, max(end-min(end, w.warn), w.now()+1))
+		if warn := tick(s.warnAt.Load()); warn != 0 {
+			at = min(at, max(warn, w.now()+1))
 		}
 	}
 	if p := tick(s.shutAt.Load()); p != 0 {

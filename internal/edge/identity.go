@@ -83,6 +83,7 @@ var errNoKeys = errors.New("a token was given, but no key is configured that cou
 func (s *session) lapse(expires time.Time) {
 	if expires.IsZero() {
 		s.expires.Store(0)
+		s.warnAt.Store(0)
 		return
 	}
 	left := time.Until(expires)
@@ -90,13 +91,20 @@ func (s *session) lapse(expires time.Time) {
 		left += auth.Leeway
 	}
 	w := s.e.wheel
-	s.expires.Store(uint32(w.now() + w.ticks(min(max(left, 0), maxLapse*w.unit))))
+	life := w.ticks(min(max(left, 0), maxLapse*w.unit))
+	warn := w.warn
+	if life <= warn {
+		warn = life / 2 // told at once, whoever renews with such tokens would do nothing else
+	}
+	end := w.now() + life
+	s.expires.Store(uint32(end))
+	s.warnAt.Store(uint32(end - warn))
 }
 
 // maxLapse is how many ticks ahead a token's end is noted at most: 17 years in ordinary units, half of what a tick can count.
 const maxLapse = 1 << 31
 
-// warnBefore is how long before its token's end a session is told.
+// warnBefore is how long before its token's end a session is told; of a token that has less, half of what it has.
 const warnBefore = time.Minute
 
 // expiry does what the token's end asks for at now, and says when to ask again; 0: never.
@@ -108,12 +116,16 @@ func (s *session) expiry(now tick) tick {
 	case now >= end:
 		s.close(CloseExpired, "")
 		return now + w.second
-	case tick(s.warned.Load()) == end:
-		return end
-	case end > w.warn && now < end-w.warn:
-		return end - w.warn
 	}
-	s.warned.Store(uint32(end))
+	at := s.warnAt.Load()
+	switch {
+	case at == 0:
+		return end
+	case now < tick(at):
+		return tick(at)
+	case !s.warnAt.CompareAndSwap(at, 0): // renewed just now
+		return now + 1
+	}
 	s.h.Send("", frame.Expiring{InMS: (time.Duration(end-now) * w.unit).Milliseconds()}.Append(nil, nowMS()))
 	return end
 }

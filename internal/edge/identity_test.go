@@ -181,15 +181,16 @@ func TestATokenIsRenewedInPlace(t *testing.T) {
 	set := tokens(t)
 	set.cfg.PingInterval = 100 * time.Millisecond
 	s := serve(t, fast, set)
-	c := s.connect("/ws/a?room=b", "Authorization: Bearer alice~a=rwp,b=rw~60s")
-	c.want("expiring")
+	c := s.connect("/ws/a?room=b", "Authorization: Bearer alice~a=rwp,b=rw~30s")
+	c.want("subscribed")
+	c.want("subscribed")
 	for _, bad := range []string{"bad", "expired", "bob"} {
 		c.say(`{"type":"auth","ref":"x","data":{"token":"%s"}}`, bad)
 		if f := c.want("error bad_token"); f.Ref != "x" {
 			t.Errorf("%+v", f)
 		}
 	}
-	c.say(`{"type":"auth","ref":"y","data":{"token":"alice~a=r~30s"}}`)
+	c.say(`{"type":"auth","ref":"y","data":{"token":"alice~a=r~4s"}}`)
 	if f := c.next("unsubscribed"); f.Room != "b" || f.field("reason") != "permission" {
 		t.Errorf("%s", f.Data)
 	}
@@ -316,4 +317,16 @@ func TestClosedFollowsEachOpenedOnceAlsoWhenTheSessionDiesInIt(t *testing.T) {
 		close(free)
 		until(t, "it is closed", func() bool { return slices.Equal(cb.all(), []string{"opened", "closed"}) })
 	})
+}
+
+// Who keeps the id of a refusal as its next last_id, as a simple program does, has missed nothing.
+func TestTheIDOfARefusalIsASafePlaceToBegin(t *testing.T) {
+	s := serve(t, fast, tokens(t))
+	c := s.connect("/ws/a?refuse=close", "Authorization: Bearer bad")
+	id := c.next("error bad_token").ID
+	c = s.connect("/ws/a?last_id="+id, "Authorization: Bearer alice")
+	c.next("welcome")
+	if f := c.next("subscribed"); f.field("recovered") != true {
+		t.Errorf("%s", f.Data)
+	}
 }

@@ -59,7 +59,7 @@ type session struct {
 	shutAt  atomic.Uint32 // tick at which our side was shut down; 0: it was not
 	pingAt  atomic.Uint32 // tick at which it was written
 	expires atomic.Uint32 // tick at which the token ends; 0: never
-	warned  atomic.Uint32 // the end of a token that the session was told of
+	warnAt  atomic.Uint32 // tick at which the session is told of it; 0: it was, or never
 	spoke   atomic.Uint32 // tick of the last frame
 }
 

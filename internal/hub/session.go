@@ -172,9 +172,7 @@ func (h *Hub) Open(o Open) (*Session, error) {
 // ask makes the members of joins and has their rooms subscribed.
 func (s *Session) ask(js []Join, call *joining, opening bool) []*member {
 	ms := make([]*member, len(js))
-	// Until its head is known a join stands 30 s back, but never before this hub: nothing older is owed to a new session, and
-	// no broker need vouch for it.
-	old := max(s.h.feed.Now().Before(inexact), message.Position(s.h.born.Load()))
+	old := s.h.Past() // until its head is known
 	for i, j := range js {
 		m := &member{s: s, r: s.h.acquire(j.Room), at: old, park: -1, idx: -1, sees: j.Presence}
 		m.res = &resume{call: call, frame: j.Frame, from: j.From, asked: j.Resume, holds: opening || j.Resume, since: s.sh.clock.Load()}
@@ -184,6 +182,12 @@ func (s *Session) ask(js []Join, call *joining, opening bool) []*member {
 		ms[i] = m
 	}
 	return ms
+}
+
+// Past is where a session stands that knows no position yet: 30 s back, but never before this hub: nothing older is owed to
+// it, and no broker need vouch for it.
+func (h *Hub) Past() message.Position {
+	return max(h.feed.Now().Before(inexact), message.Position(h.born.Load()))
 }
 
 func (s *Session) refuse(ms []*member) {

@@ -11,6 +11,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
@@ -71,6 +72,16 @@ type stream struct {
 }
 
 func (s *stream) Context() context.Context { return s.ctx }
+
+// SendMsg fails with the caller's leaving, if that is why, whatever gRPC calls it.
+func (s *stream) SendMsg(m any) error {
+	err := s.ServerStream.SendMsg(m)
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Unknown: // the connection is gone, or the stream is over
+		return context.Canceled
+	}
+	return err
+}
 
 // admit refuses a caller without the method's scope.
 func (c *chain) admit(ctx context.Context, method string) error {

@@ -335,3 +335,31 @@ func TestBadQuestionsAboutPresenceNameTheField(t *testing.T) {
 		t.Errorf("as many as there may be: %v", err)
 	}
 }
+
+func TestAWatcherThatGoesInTheMiddleOfASendIsNotLogged(t *testing.T) {
+	for name, leave := range map[string]func(c *crowd, cancel context.CancelFunc){
+		"its call":       func(_ *crowd, cancel context.CancelFunc) { cancel() },
+		"its connection": func(c *crowd, _ context.CancelFunc) { _ = c.conn.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := gather(t)
+			for i := range 12_000 {
+				c.enter(fmt.Sprint("user", i), `"`+strings.Repeat("a", 1000)+`"`, "general") // more than lies on the way to a reader
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			w, err := c.who.WatchPresence(ctx, &realtimev1.WatchPresenceRequest{Target: &realtimev1.WatchPresenceRequest_Rooms{Rooms: &realtimev1.RoomSet{Rooms: []string{"general"}}}})
+			if err == nil {
+				_, err = w.Recv()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			leave(c, cancel)
+			c.Shutdown(t.Context()) // returns when the handler has
+			if got := c.log.records(t); len(got) != 0 {
+				t.Errorf("logged %v", got)
+			}
+		})
+	}
+}
