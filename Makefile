@@ -13,8 +13,11 @@ version = $(lastword $(subst -, ,$(notdir $@)))
 NPM := $(dir $(wildcard */package.json */*/package.json */*/*/package.json))
 # What the snippets in Python need.
 PYTHON := python3-grpcio python3-protobuf python3-websockets protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
-# What the protos must stay compatible with: the last release, else the commit before this one.
-BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse -q --verify HEAD^ || true)
+# What the protos must stay compatible with: the last release, else where this branch left the main one, else the commit
+# before this one.
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || \
+	{ b=$$(git merge-base HEAD origin/HEAD 2>/dev/null || git merge-base HEAD main 2>/dev/null) && [ "$$b" != "$$(git rev-parse HEAD)" ] && echo "$$b"; } || \
+	git rev-parse -q --verify HEAD^ || true)
 need = command -v $(1) >/dev/null || { echo "make $@ needs $(1): apt-get install $(2)" >&2; exit 1; }
 
 .PHONY: help
