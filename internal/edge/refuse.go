@@ -48,7 +48,7 @@ func unauthorized(c CloseCode) *refusal {
 // refuse answers over HTTP.
 func (e *Edge) refuse(w http.ResponseWriter, f *refusal) {
 	e.metrics.refused(f)
-	body, err := json.Marshal(map[string]map[string]string{"error": {"code": string(f.code), "message": f.text}})
+	body, err := json.Marshal(map[string]map[string]string{"error": {"code": string(f.code), "message": f.text}}, json.Deterministic(true))
 	if err != nil {
 		body = nil // strings always marshal
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -77,7 +78,13 @@ func TestHandshakesAreRefusedInJSONWithTheirStatus(t *testing.T) {
 			var body struct {
 				Error struct{ Code, Message string }
 			}
-			err := json.NewDecoder(res.Body).Decode(&body)
+			raw, err := io.ReadAll(res.Body)
+			if err == nil {
+				err = json.Unmarshal(raw, &body)
+			}
+			if want := fmt.Sprintf(`{"error":{"code":%q,"message":`, c.code); !strings.HasPrefix(string(raw), want) { // a person reads it with curl
+				t.Errorf("%s, want it to begin with %s", raw, want)
+			}
 			if res.StatusCode != c.status || err != nil || body.Error.Code != string(c.code) || body.Error.Message == "" {
 				t.Errorf("%d %+v %v, want %d %s", res.StatusCode, body, err, c.status, c.code)
 			}

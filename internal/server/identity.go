@@ -109,5 +109,5 @@ func answer(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.MarshalWrite(w, body) // the peer has left: nobody to tell
+	_ = json.MarshalWrite(w, body, json.Deterministic(true)) // the peer has left: nobody to tell
 }
