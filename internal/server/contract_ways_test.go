@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"testing"
@@ -18,9 +19,7 @@ import (
 func (c *contract) ways() map[string]func(*testing.T) {
 	all := make(map[string]func(*testing.T))
 	for _, ways := range []map[string]func(*testing.T){c.calls(), c.events(), c.errors(), c.closes(), c.refusals()} {
-		for name, how := range ways {
-			all[name] = how
-		}
+		maps.Copy(all, ways)
 	}
 	return all
 }
