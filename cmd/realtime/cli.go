@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/go-json-experiment/json"
@@ -39,6 +40,7 @@ type env struct {
 	ctx      context.Context //nolint:containedctx // it lives as long as the command
 	in       io.Reader
 	out, err io.Writer
+	relax    func(time.Duration) error // see relaxTimers; nil: this process is not ours alone
 }
 
 // run is one command. Only data goes to out, all else to errOut.
@@ -78,6 +80,11 @@ func (s *serve) BeforeApply(k *kong.Kong) error { return config.CheckVariables(k
 func (s *serve) Run(e *env) error {
 	log := telemetry.NewLogger(e.err, s.LogLevel)
 	telemetry.LogErrors(log)
+	if e.relax != nil && s.TimerSlack > 0 && e.ctx.Err() == nil {
+		if err := e.relax(s.TimerSlack); err != nil {
+			log.Warn("timer slack not set: the process takes more CPU than it need", "err", err)
+		}
+	}
 	limitMemory(log)
 	srv, err := server.New(e.ctx, &s.Serve, e.out, log)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal kills at once
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	if err := execute(os.Args[1:], &env{ctx: ctx, in: os.Stdin, out: os.Stdout, err: os.Stderr, relax: relaxTimers}); err != nil {
 		fmt.Fprintln(os.Stderr, "realtime:", err)
 		os.Exit(exitCode(err))
 	}

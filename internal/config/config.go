@@ -50,6 +50,8 @@ type Serve struct {
 	DrainDelay   time.Duration `default:"5s" help:"Of it: unready, but still serving, until load balancers have noticed. None with --dev."`
 	DrainWindow  time.Duration `default:"15s" help:"Of it: sessions are closed one after the other."`
 
+	TimerSlack time.Duration `default:"2ms" help:"The kernel may be so late with this process's timers, on Linux: saves a tenth of the CPU. 0: what the system has."`
+
 	LogLevel slog.Level `default:"info" help:"debug, info, warn or error."`
 	Pprof    bool       `help:"Serve /debug/pprof on the ops listener."`
 }

@@ -44,7 +44,7 @@ func TestDefaultsAreThoseOfTheDocuments(t *testing.T) {
 		Presence: true, PresenceGrace: 8 * time.Second, PresenceAway: 5 * time.Minute, PresenceCountsAbove: 1000,
 		MaxSessions: 10_000, SndbufBytes: 64 << 10, LogBytes: 256 << 20,
 		MemoryBytes: 512 << 20, HistorySize: 10_000, HistoryTTL: 15 * time.Minute, IdempotencyTTL: 5 * time.Minute,
-		DrainTimeout: 25 * time.Second, DrainDelay: 5 * time.Second, DrainWindow: 15 * time.Second, LogLevel: slog.LevelInfo,
+		DrainTimeout: 25 * time.Second, DrainDelay: 5 * time.Second, DrainWindow: 15 * time.Second, TimerSlack: 2 * time.Millisecond, LogLevel: slog.LevelInfo,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("defaults (-want +got):\n%s", d)
@@ -69,7 +69,7 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 		"jwt-key", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
 		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes", "log-bytes",
 		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl", "drain-timeout", "drain-delay", "drain-window",
-		"log-level", "pprof",
+		"timer-slack", "log-level", "pprof",
 	}
 	if d := cmp.Diff(want, names); d != "" {
 		t.Errorf("names that scripts rely on (-want +got):\n%s", d)
@@ -160,6 +160,7 @@ func TestWhatIsWrongIsNamedByItsOption(t *testing.T) {
 		"an algorithm without a key":      {func(c *Serve) { c.JWTAlg = []string{"HS256"} }, "--jwt-alg"},
 		"tokens without lifetime":         {func(c *Serve) { c.JWTMaxLifetime = 0 }, "--jwt-max-lifetime"},
 		"a kind of type that is none":     {func(c *Serve) { c.Type = map[string]string{"vote": "kept"} }, "--type"},
+		"timers that are too late":        {func(c *Serve) { c.TimerSlack = 11 * time.Millisecond }, "--timer-slack"},
 		"no grace":                        {func(c *Serve) { c.PresenceGrace = 0 }, "--presence-grace"},
 		"away before it came":             {func(c *Serve) { c.PresenceAway = -1 }, "--presence-away"},
 		"counts of nobody":                {func(c *Serve) { c.PresenceCountsAbove = 0 }, "--presence-counts-above"},

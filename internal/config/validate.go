@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 )
 
 // problems gathers what is wrong with the options.
@@ -81,6 +82,9 @@ func (c *Serve) checkSizes(p *problems) {
 			p.add("%s must be above 0", o.name)
 		}
 	}
+	if c.TimerSlack < 0 || c.TimerSlack > maxTimerSlack {
+		p.add("--timer-slack must be between 0 and %v: all that is timed would be later", maxTimerSlack)
+	}
 	if c.LogBytes < minLogBytes {
 		p.add("--log-bytes must be at least %v", Bytes(minLogBytes))
 	}
@@ -93,9 +97,10 @@ func (c *Serve) checkSizes(p *problems) {
 }
 
 const (
-	minLogBytes = 4 << 20 // a quarter of it is the most that one room's history may take while members resume
-	minSndbuf   = 4 << 10 // about what the kernel itself takes for a minimum
-	maxSndbuf   = 1 << 30 // the kernel doubles it and counts in 32 bits
+	minLogBytes   = 4 << 20 // a quarter of it is the most that one room's history may take while members resume
+	minSndbuf     = 4 << 10 // about what the kernel itself takes for a minimum
+	maxTimerSlack = 10 * time.Millisecond
+	maxSndbuf     = 1 << 30 // the kernel doubles it and counts in 32 bits
 )
 
 // missingForOthers names what the gRPC listener lacks where others than this host can reach it; empty: nothing.
