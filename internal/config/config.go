@@ -39,6 +39,7 @@ type Serve struct {
 
 	MaxSessions int   `default:"10000" help:"Sessions at once; above, 503. Lowered with a warning if the file limit is too small."`
 	SndbufBytes Bytes `default:"64KiB" help:"Send buffer of a session's socket."`
+	MaxData     Bytes `default:"64KiB" help:"The largest data of a message; send an id for what is larger. A session's whole frame has at most 64 KiB."`
 	LogBytes    Bytes `default:"256MiB" help:"Logs of all rooms on this node."`
 
 	MemoryBytes    Bytes         `default:"512MiB" help:"History of all rooms in the embedded broker; above, the largest rooms lose their oldest messages."`

@@ -42,7 +42,7 @@ func TestDefaultsAreThoseOfTheDocuments(t *testing.T) {
 		Dev: true, EdgeAddr: "127.0.0.1:8080", GRPCAddr: "127.0.0.1:9090", OpsAddr: "127.0.0.1:8081",
 		JWTMaxLifetime: 24 * time.Hour, QueryToken: true,
 		Presence: true, PresenceGrace: 8 * time.Second, PresenceAway: 5 * time.Minute, PresenceCountsAbove: 1000,
-		MaxSessions: 10_000, SndbufBytes: 64 << 10, LogBytes: 256 << 20,
+		MaxSessions: 10_000, SndbufBytes: 64 << 10, MaxData: 64 << 10, LogBytes: 256 << 20,
 		MemoryBytes: 512 << 20, HistorySize: 10_000, HistoryTTL: 15 * time.Minute, IdempotencyTTL: 5 * time.Minute,
 		DrainTimeout: 25 * time.Second, DrainDelay: 5 * time.Second, DrainWindow: 15 * time.Second, TimerSlack: 2 * time.Millisecond, LogLevel: slog.LevelInfo,
 	}
@@ -67,7 +67,7 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 	want := []string{
 		"config", "dev", "edge-addr", "edge-tls-cert", "edge-tls-key", "grpc-addr", "grpc-tls-cert", "grpc-tls-key", "grpc-insecure", "grpc-key", "grpc-rate", "ops-addr", "origin",
 		"jwt-key", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
-		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes", "log-bytes",
+		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes", "max-data", "log-bytes",
 		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl", "drain-timeout", "drain-delay", "drain-window",
 		"timer-slack", "log-level", "pprof",
 	}
@@ -139,7 +139,7 @@ func TestAMapIsRepeatedOrWrittenInOne(t *testing.T) {
 // good is what every case begins with.
 func good() *Serve {
 	return &Serve{
-		Dev: true, EdgeAddr: ":1", GRPCAddr: "localhost:2", OpsAddr: "[::1]:3", MaxSessions: 1, SndbufBytes: 4 << 10, LogBytes: 4 << 20,
+		Dev: true, EdgeAddr: ":1", GRPCAddr: "localhost:2", OpsAddr: "[::1]:3", MaxSessions: 1, SndbufBytes: 4 << 10, MaxData: 1 << 10, LogBytes: 4 << 20,
 		JWTMaxLifetime: 1, PresenceGrace: 1, PresenceCountsAbove: 1, MemoryBytes: 1, HistorySize: 1, HistoryTTL: 1, IdempotencyTTL: 1, DrainTimeout: 2, DrainDelay: 1, DrainWindow: 1,
 	}
 }
@@ -160,6 +160,8 @@ func TestWhatIsWrongIsNamedByItsOption(t *testing.T) {
 		"an algorithm without a key":      {func(c *Serve) { c.JWTAlg = []string{"HS256"} }, "--jwt-alg"},
 		"tokens without lifetime":         {func(c *Serve) { c.JWTMaxLifetime = 0 }, "--jwt-max-lifetime"},
 		"a kind of type that is none":     {func(c *Serve) { c.Type = map[string]string{"vote": "kept"} }, "--type"},
+		"data too small":                  {func(c *Serve) { c.MaxData-- }, "--max-data"},
+		"data too large":                  {func(c *Serve) { c.MaxData = 1<<20 + 1 }, "--max-data"},
 		"timers that are too late":        {func(c *Serve) { c.TimerSlack = 11 * time.Millisecond }, "--timer-slack"},
 		"no grace":                        {func(c *Serve) { c.PresenceGrace = 0 }, "--presence-grace"},
 		"away before it came":             {func(c *Serve) { c.PresenceAway = -1 }, "--presence-away"},

@@ -82,6 +82,9 @@ func (c *Serve) checkSizes(p *problems) {
 			p.add("%s must be above 0", o.name)
 		}
 	}
+	if c.MaxData < minMaxData || c.MaxData > maxMaxData {
+		p.add("--max-data must be between %v and %v", Bytes(minMaxData), Bytes(maxMaxData))
+	}
 	if c.TimerSlack < 0 || c.TimerSlack > maxTimerSlack {
 		p.add("--timer-slack must be between 0 and %v: all that is timed would be later", maxTimerSlack)
 	}
@@ -99,6 +102,8 @@ func (c *Serve) checkSizes(p *problems) {
 const (
 	minLogBytes   = 4 << 20 // a quarter of it is the most that one room's history may take while members resume
 	minSndbuf     = 4 << 10 // about what the kernel itself takes for a minimum
+	minMaxData    = 1 << 10
+	maxMaxData    = 1 << 20 // two of them fit into what a page or a request may have
 	maxTimerSlack = 10 * time.Millisecond
 	maxSndbuf     = 1 << 30 // the kernel doubles it and counts in 32 bits
 )

@@ -30,6 +30,7 @@ var (
 	errRate       = errors.New("rate limited")
 	errTooMany    = errors.New("too many items")
 	errPosition   = errors.New("position unreadable")
+	errOff        = errors.New("turned off")
 )
 
 // refusal is an error of the table with what its row cannot know.
@@ -62,6 +63,7 @@ var table = []outcome{
 	{message.ErrInvalid, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_ARGUMENT_INVALID, "", 0},
 	{errTooMany, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_TOO_MANY_ITEMS, "", 0},
 	{errPosition, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_POSITION_INVALID, "", 0},
+	{errOff, codes.FailedPrecondition, realtimev1.ErrorReason_ERROR_REASON_FEATURE_OFF, "turned off by configuration", 0},
 	{errCredential, codes.Unauthenticated, realtimev1.ErrorReason_ERROR_REASON_CREDENTIAL_INVALID, "no or unknown credential: send the metadata authorization: Bearer KEY", 0},
 	{errScope, codes.PermissionDenied, realtimev1.ErrorReason_ERROR_REASON_SCOPE_MISSING, "the credential does not allow this", 0},
 	{errRate, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_RATE_LIMITED, "more publishes than this caller may send: publish less, or again later", time.Second},
@@ -74,8 +76,8 @@ var table = []outcome{
 	{errDraining, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{errSlow, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "the reader is too slow: call again with the last ids", time.Second},
 	{errNotLive, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_BROKER_UNAVAILABLE, "a room was not to be had in time: call again with the last ids", time.Second},
-	{context.DeadlineExceeded, codes.DeadlineExceeded, realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED, "not done in time; whether it was published is unknown: repeat with the same idempotency key", 0},
-	{context.Canceled, codes.Canceled, realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED, "cancelled by the caller; whether it was published is unknown", 0},
+	{context.DeadlineExceeded, codes.DeadlineExceeded, realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED, "not done in time; if it was a publish, whether it was published is unknown: repeat with the same idempotency key", 0},
+	{context.Canceled, codes.Canceled, realtimev1.ErrorReason_ERROR_REASON_UNSPECIFIED, "cancelled by the caller; if it was a publish, whether it was published is unknown", 0},
 }
 
 // internal is the row of everything else.

@@ -70,6 +70,7 @@ var sentinels = []struct {
 	{message.ErrTooLarge, told{Code: codes.InvalidArgument, Reason: "realtime/DATA_TOO_LARGE"}},
 	{message.ErrInvalidUser, told{Code: codes.InvalidArgument, Reason: "realtime/USER_INVALID"}},
 	{message.ErrInvalid, told{Code: codes.InvalidArgument, Reason: "realtime/ARGUMENT_INVALID"}},
+	{errOff, told{Code: codes.FailedPrecondition, Reason: "realtime/FEATURE_OFF"}},
 	{errTooMany, told{Code: codes.InvalidArgument, Reason: "realtime/TOO_MANY_ITEMS"}},
 	{errPosition, told{Code: codes.InvalidArgument, Reason: "realtime/POSITION_INVALID"}},
 	{hub.ErrOverloaded, told{Code: codes.ResourceExhausted, Reason: "realtime/OVERLOADED", Retry: time.Second}},

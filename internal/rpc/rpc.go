@@ -78,7 +78,7 @@ type Parts struct {
 	Publisher *publish.Publisher
 	Broker    broker.Broker
 	Hub       *hub.Hub
-	Presence  *presence.Presence
+	Presence  *presence.Presence // nil: turned off
 }
 
 // New makes a Server over a node's parts. It serves nothing yet, but has goroutines that wait for calls: Shutdown ends them. Streams live on
@@ -114,7 +114,11 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	}
 	realtimev1.RegisterPublisherServiceServer(s.grpc, s.publisher)
 	realtimev1.RegisterSubscriberServiceServer(s.grpc, s.streams)
-	realtimev1.RegisterPresenceServiceServer(s.grpc, newPresences(p))
+	if p.Presence == nil {
+		realtimev1.RegisterPresenceServiceServer(s.grpc, noPresences{})
+	} else {
+		realtimev1.RegisterPresenceServiceServer(s.grpc, newPresences(p))
+	}
 	realtimev1.RegisterControlServiceServer(s.grpc, realtimev1.UnimplementedControlServiceServer{})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	s.SetServing(false)

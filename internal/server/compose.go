@@ -47,7 +47,7 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		Number:      number,
 		Hub:         hub.Config{LogBytes: int64(c.LogBytes), Observe: observe, Tracer: tracer},
 		Memory:      broker.MemoryConfig{MaxBytes: int64(c.MemoryBytes), Retention: broker.Retention{Messages: c.HistorySize, Age: c.HistoryTTL}, IdempotencyTTL: c.IdempotencyTTL},
-		Publish:     publish.Config{Observe: func(ctx context.Context, o publish.Origin, d time.Duration) { published[o](ctx, d) }, Tracer: tracer},
+		Publish:     publish.Config{MaxDataBytes: int(c.MaxData), Observe: func(ctx context.Context, o publish.Origin, d time.Duration) { published[o](ctx, d) }, Tracer: tracer},
 		Presence:    presence.Config{Grace: c.PresenceGrace, CountsAbove: c.PresenceCountsAbove},
 		NoPresence:  !c.Presence,
 		DrainWindow: max(c.DrainWindow, 1), // 0 would be the default
@@ -69,7 +69,11 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		}
 		calls.Keys = append(calls.Keys, []byte(secret))
 	}
-	s.rpc = rpc.New(ctx, calls, rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub(), Presence: s.node.Presence()}, s.log)
+	parts := rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}
+	if c.Presence {
+		parts.Presence = s.node.Presence()
+	}
+	s.rpc = rpc.New(ctx, calls, parts, s.log)
 	return s.instrumentRPC(meter)
 }
 

@@ -67,7 +67,6 @@ var owed = map[string]string{
 	"reason SCOPE_MISSING":      "credentials with scopes: static keys have all",
 	"reason BROKER_UNAVAILABLE": "Redis",
 	"reason NOT_FOUND":          "ControlService",
-	"reason FEATURE_OFF":        "ControlService, hooks",
 }
 
 // contract watches what peers of servers see, under the names of the contract.

@@ -131,7 +131,7 @@ func (c *contract) events() map[string]func(*testing.T) {
 			_, err = pub.DeleteHistory(t.Context(), &realtimev1.DeleteHistoryRequest{Room: "forgotten"})
 			done(t, err)
 		},
-		"event expiring": func(t *testing.T) { c.open(t, c.Running, "/ws?token="+c.token(30*time.Second)) },
+		"event expiring": func(t *testing.T) { c.open(t, c.Running, "/ws?token="+c.token(4*time.Second)) },
 		"event renewed": func(t *testing.T) {
 			c.open(t, c.Running, "/ws?token="+c.token(time.Minute)).say(`{"type":"auth","data":{"token":"` + c.token(time.Hour) + `"}}`)
 		},
@@ -309,6 +309,22 @@ func (c *contract) refusals() map[string]func(*testing.T) {
 		"reason CREDENTIAL_INVALID": func(t *testing.T) {
 			t.Setenv("CONTRACT_KEY", "0123456789abcdef")
 			c.publishUntil(t, StartServer(t, "--grpc-key=env:CONTRACT_KEY"), codes.Unauthenticated)
+		},
+		"reason FEATURE_OFF": func(t *testing.T) {
+			who := realtimev1.NewPresenceServiceClient(c.backend(t, StartServer(t, "--no-presence")))
+			_, get := who.GetPresence(t.Context(), &realtimev1.GetPresenceRequest{Room: "general"})
+			_, count := who.CountPresence(t.Context(), &realtimev1.CountPresenceRequest{Rooms: []string{"general"}})
+			_, users := who.GetUsers(t.Context(), &realtimev1.GetUsersRequest{UserIds: []string{"ada"}})
+			_, rooms := who.ListRooms(t.Context(), &realtimev1.ListRoomsRequest{})
+			watch, err := who.WatchPresence(t.Context(), &realtimev1.WatchPresenceRequest{})
+			if err == nil {
+				_, err = watch.Recv()
+			}
+			for _, err := range []error{get, count, users, rooms, err} {
+				if status.Code(err) != codes.FailedPrecondition {
+					t.Error(err)
+				}
+			}
 		},
 		"reason RATE_LIMITED": func(t *testing.T) { c.publishUntil(t, StartServer(t, "--grpc-rate=1"), codes.ResourceExhausted) },
 	}
