@@ -48,7 +48,7 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
 	// The first ping comes earlier than later ones, by chance: sessions that came together do not stay together.
 	late := e.wheel.add(s, e.wheel.now()+e.wheel.ping/2+rand.N(e.wheel.ping/2+1))
 	if fast {
-		e.poller.post(note{s: s, kind: noteAdopt, held: held})
+		e.poller.add(s, held)
 	} else {
 		s.pipe.start(held)
 	}

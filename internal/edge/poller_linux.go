@@ -21,15 +21,22 @@ type poller struct {
 	table  []*session // by descriptor
 	again  []*session // readable still, after others had their turn
 
-	mu    sync.Mutex
-	notes []note
+	mu        sync.Mutex
+	notes     []note
+	newcomers map[int32]newcomer    // by descriptor: added, and no event has come yet
+	doomed    map[*session]struct{} // were to be forgotten before they were added
+}
+
+// newcomer is a session that the goroutine takes over with its first event, or note.
+type newcomer struct {
+	s    *session
+	held []byte // what net/http had read already
 }
 
 type noteKind uint8
 
 const (
-	noteAdopt  noteKind = iota // read it from now on
-	noteResume                 // its handler and the replies are done
+	noteResume noteKind = iota // its handler and the replies are done
 	noteShut                   // our side is shut down: read on, whatever runs
 	noteForget                 // the socket is dead, or has had its time
 	noteStop                   // the last note
@@ -39,7 +46,6 @@ const (
 type note struct {
 	s    *session
 	kind noteKind
-	held []byte // with noteAdopt: what net/http had read already
 }
 
 const (
@@ -65,7 +71,10 @@ func newPoller(e *Edge) (*poller, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("eventfd: %w", err), unix.Close(ep))
 	}
-	return &poller{e: e, ep: ep, wakeFD: wake, buf: make([]byte, readBytes)}, nil
+	return &poller{
+		e: e, ep: ep, wakeFD: wake, buf: make([]byte, readBytes),
+		newcomers: make(map[int32]newcomer), doomed: make(map[*session]struct{}),
+	}, nil
 }
 
 // post hands the poller a note; it never blocks.
@@ -114,12 +123,14 @@ func (p *poller) run() {
 }
 
 func (p *poller) event(ev *unix.EpollEvent) {
-	if int(ev.Fd) >= len(p.table) {
-		return // the eventfd: its notes are looked at in any case
+	if int(ev.Fd) == p.wakeFD {
+		return // its notes are looked at in any case
 	}
-	s := p.table[ev.Fd]
+	s := p.of(ev.Fd)
 	if s == nil || s.gen != uint32(ev.Pad) {
-		return
+		if s = p.arrive(ev.Fd, uint32(ev.Pad)); s == nil {
+			return
+		}
 	}
 	if ev.Events&unix.EPOLLOUT != 0 && s.blocked.CompareAndSwap(true, false) {
 		s.alive()
@@ -147,13 +158,11 @@ func (p *poller) goOn() {
 
 func (p *poller) note(n *note) {
 	s := n.s
-	if n.kind == noteAdopt {
-		p.adopt(s, n.held)
-		return
-	}
-	if int(s.fd) >= len(p.table) || p.table[s.fd] != s {
-		s.doomed = n.kind == noteForget || s.doomed // not yet adopted, or gone long since
-		return
+	if p.of(s.fd) != s && (s.adopted || p.arrive(s.fd, s.gen) == nil) {
+		if !s.adopted && n.kind == noteForget {
+			p.doom(s)
+		}
+		return // gone long since, or not yet here
 	}
 	switch n.kind {
 	case noteForget:
@@ -167,23 +176,67 @@ func (p *poller) note(n *note) {
 	}
 }
 
-// adopt begins to read a session. epoll tells at once how the socket stands, so no edge is missed.
-func (p *poller) adopt(s *session, held []byte) {
-	if s.doomed {
+// add has a session read from now on. The goroutine of its handshake calls it, which has no more to do with it then. epoll
+// tells at once how the socket stands, so no edge is missed.
+func (p *poller) add(s *session, held []byte) {
+	p.mu.Lock()
+	_, doomed := p.doomed[s]
+	delete(p.doomed, s)
+	var err error
+	if !doomed {
+		p.newcomers[s.fd] = newcomer{s, held}
+		s.owned()
+		// Under the lock: who finds it among the newcomers may give the number up.
+		err = unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, int(s.fd), &unix.EpollEvent{Events: anything, Fd: s.fd, Pad: int32(s.gen)})
+	}
+	p.mu.Unlock()
+	switch {
+	case doomed:
 		s.gone()
-		return
-	}
-	if n := int(s.fd) + 1; n > len(p.table) {
-		p.table = append(p.table, make([]*session, max(n, 2*len(p.table))-len(p.table))...)
-	}
-	p.table[s.fd] = s
-	s.begin(held)
-	s.owned()
-	if err := unix.EpollCtl(p.ep, unix.EPOLL_CTL_ADD, int(s.fd), &unix.EpollEvent{Events: anything, Fd: s.fd, Pad: int32(s.gen)}); err != nil {
+	case err != nil:
 		p.e.log.Error("session not watched", "session_id", s.h.ID, "err", err)
-		p.table[s.fd] = nil
-		s.gone()
+		p.post(note{s: s, kind: noteForget})
 	}
+}
+
+// doom notes that a session is to be forgotten as soon as it is added, or forgets it if it was just now.
+func (p *poller) doom(s *session) {
+	p.mu.Lock()
+	_, here := p.newcomers[s.fd]
+	if !here {
+		p.doomed[s] = struct{}{}
+	}
+	p.mu.Unlock()
+	if here && p.arrive(s.fd, s.gen) != nil {
+		p.forget(s)
+	}
+}
+
+// of is the session that is read on a descriptor; nil: none.
+func (p *poller) of(fd int32) *session {
+	if int(fd) >= len(p.table) {
+		return nil
+	}
+	return p.table[fd]
+}
+
+// arrive takes a newcomer over: nil if there is none on this descriptor.
+func (p *poller) arrive(fd int32, gen uint32) *session {
+	p.mu.Lock()
+	n, ok := p.newcomers[fd]
+	if ok = ok && n.s.gen == gen; ok {
+		delete(p.newcomers, fd)
+	}
+	p.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	if size := int(fd) + 1; size > len(p.table) {
+		p.table = append(p.table, make([]*session, max(size, 2*len(p.table))-len(p.table))...)
+	}
+	p.table[fd], n.s.adopted = n.s, true
+	n.s.begin(n.held)
+	return n.s
 }
 
 // forget ends the reading. After it nobody but the shard knows the number, and it closes it when it is told.

@@ -12,8 +12,7 @@ type poller struct{}
 type noteKind uint8
 
 const (
-	noteAdopt noteKind = iota
-	noteResume
+	noteResume noteKind = iota
 	noteShut
 	noteForget
 	noteStop
@@ -22,13 +21,14 @@ const (
 type note struct {
 	s    *session
 	kind noteKind
-	held []byte
 }
 
 func newPoller(*Edge) (*poller, error) { return nil, nil }
 
 func (p *poller) run()      {}
 func (p *poller) post(note) {}
+
+func (p *poller) add(*session, []byte) {}
 
 func (p *poller) handOver(net.Conn, *session) (bool, error) { return false, nil }
 

@@ -37,7 +37,7 @@ type session struct {
 	second  uint16 // in which the parser's allowance was given
 	edge    bool   // there may be something to read
 	fin     bool   // the peer has ended its side: a short read proves nothing, read to the end
-	doomed  bool   // forgotten before it was adopted
+	adopted bool   // read, or was once
 	greeted bool   // a handler has run
 
 	// the handler's, of which there is one at a time
