@@ -38,6 +38,7 @@ test: ## Run all tests: race detector, random order, fuzz seeds, browser
 	@$(call need,gcc,gcc libc6-dev)
 	@$(call need,node,nodejs npm)
 	@$(call need,chromium,chromium)
+	@$(call need,redis-server,redis-server)
 	@[ -n "$${CI-}" ] || /usr/bin/python3 -c 'import grpc, websockets' 2>/dev/null || echo 'docs/snippets/python is not run: apt-get install $(PYTHON)'
 	@for d in $(NPM); do npm ci --prefix $$d --no-audit --no-fund; done
 	go test -race -shuffle=on -timeout=8m ./...
