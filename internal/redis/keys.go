@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/slack5/realtime/internal/message"
@@ -59,6 +60,11 @@ func (k keys) receipt(ch, hash string) string { return string(k) + "rt:i:{" + ch
 // control is the channel of questions to all nodes, and node that of one node's answers.
 func (k keys) control() string        { return string(k) + controlName }
 func (k keys) node(inc string) string { return string(k) + "rt:node:" + inc }
+
+// probe is the channel on which a connection sends itself messages.
+func (k keys) probe(inc string, conn int) string {
+	return string(k) + "rt:probe:" + inc + ":" + strconv.Itoa(conn)
+}
 
 // shared is a key of all nodes, all of which lie in one slot.
 func (k keys) shared(kind string) string { return string(k) + "rt:" + kind + ":{" + k.control() + "}" }

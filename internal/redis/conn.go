@@ -1,0 +1,297 @@
+package redis
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+const (
+	subscribeTick  = time.Millisecond // what comes within it is one command
+	subscribeBatch = 256
+	tipBatch       = 250
+	redialFirst    = 20 * time.Millisecond
+	redialMost     = time.Second
+)
+
+// conn is a connection that holds subscriptions. Its run dials it again whenever it breaks.
+type conn struct {
+	b     *Broker
+	probe string       // its channel for messages to itself
+	up    atomic.Bool  // it holds what it should
+	heard atomic.Int64 // when a message came last, as a time since the start
+
+	mu        sync.Mutex
+	subs      map[string]*sub
+	changed   []string // channels whose subscription differs from what is wanted
+	confirmed []string // channels whose rooms' tips are to be read
+	wake      chan struct{}
+	attach    chan struct{}
+}
+
+// sub is a channel.
+type sub struct {
+	want    bool
+	fresh   bool // to be subscribed, even if it is already: somebody waits for the confirmation
+	sent    bool
+	listed  bool // in changed
+	pending int  // confirmations to come
+}
+
+func newConn(b *Broker, probe string) *conn {
+	return &conn{b: b, probe: probe, subs: make(map[string]*sub), wake: make(chan struct{}, 1), attach: make(chan struct{}, 1)}
+}
+
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// want says whether a channel is to be subscribed.
+func (c *conn) want(ch string, yes bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.subs[ch]
+	if s == nil {
+		s = &sub{}
+		c.subs[ch] = s
+	}
+	s.want, s.fresh = yes, yes
+	if !s.listed {
+		s.listed = true
+		c.changed = append(c.changed, ch)
+	}
+	signal(c.wake)
+}
+
+// next returns what to subscribe and to unsubscribe now.
+func (c *conn) next() (on, off []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(c.changed), subscribeBatch)
+	for _, ch := range c.changed[:n] {
+		s := c.subs[ch]
+		s.listed = false
+		switch {
+		case s.want && s.fresh:
+			s.fresh, s.sent = false, true
+			s.pending++
+			on = append(on, ch)
+		case !s.want:
+			if s.sent {
+				off = append(off, ch)
+			}
+			s.sent = false
+			if s.pending == 0 {
+				delete(c.subs, ch)
+			}
+		}
+	}
+	if c.changed = c.changed[n:]; len(c.changed) > 0 {
+		signal(c.wake)
+	}
+	return on, off
+}
+
+// reset prepares for a new connection, which holds nothing.
+func (c *conn) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changed, c.confirmed = nil, nil
+	for ch, s := range c.subs {
+		if !s.want {
+			delete(c.subs, ch)
+			continue
+		}
+		*s = sub{want: true, fresh: true, listed: true}
+		c.changed = append(c.changed, ch)
+	}
+	signal(c.wake)
+}
+
+// confirm notes a confirmation.
+func (c *conn) confirm(ch string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.subs[ch]
+	if s == nil {
+		return
+	}
+	if s.pending > 0 {
+		s.pending--
+	}
+	if s.pending > 0 {
+		return
+	}
+	if !s.want {
+		if !s.listed {
+			delete(c.subs, ch)
+		}
+		return
+	}
+	c.confirmed = append(c.confirmed, ch)
+	signal(c.attach)
+}
+
+// run holds the connection until the context ends.
+func (c *conn) run(ctx context.Context) {
+	for wait := redialFirst; ; wait = min(2*wait, redialMost) {
+		begin := time.Now()
+		c.serve(ctx)
+		c.up.Store(false)
+		if time.Since(begin) > 5*time.Second {
+			wait = redialFirst
+		}
+		if !pause(ctx, wait) {
+			return
+		}
+	}
+}
+
+// pause waits; false: the context has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// serve holds one connection until it breaks, falls silent, or the context ends. No hook runs when it has returned.
+func (c *conn) serve(ctx context.Context) {
+	d, release := c.b.subs.Dedicate()
+	defer release()
+	broken := d.SetPubSubHooks(rueidis.PubSubHooks{
+		OnMessage: func(m rueidis.PubSubMessage) {
+			c.heard.Store(int64(c.b.elapsed()))
+			c.b.receive(m.Channel, m.Message)
+		},
+		OnSubscription: func(s rueidis.PubSubSubscription) {
+			if s.Kind == "subscribe" || s.Kind == "ssubscribe" {
+				c.confirm(s.Channel)
+			}
+		},
+	})
+	defer func() {
+		d.Close()
+		for range broken { // it is closed with the connection
+		}
+	}()
+	c.reset()
+	tick := time.NewTicker(c.b.cfg.ProbeAfter / 4)
+	defer tick.Stop()
+	var p prober
+	for {
+		if !c.command(ctx, d) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-broken:
+			c.b.broke.warn(c.b.log, "a subscription connection broke: it is dialled again", "error", err)
+			return
+		case <-c.wake:
+			if !pause(ctx, subscribeTick) {
+				return
+			}
+		case <-tick.C:
+			if !p.alive(ctx, c) {
+				c.b.log.Warn("a subscription connection is silent: it is dialled again")
+				return
+			}
+		}
+	}
+}
+
+// command sends what is to be subscribed and unsubscribed; false: the connection is of no use.
+func (c *conn) command(ctx context.Context, d rueidis.DedicatedClient) bool {
+	on, off := c.next()
+	if len(on)+len(off) == 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.b.cfg.ReadTimeout)
+	defer cancel()
+	if len(off) > 0 {
+		if err := d.Do(ctx, d.B().Unsubscribe().Channel(off...).Build()).Error(); err != nil {
+			return false
+		}
+	}
+	if len(on) > 0 {
+		if err := d.Do(ctx, d.B().Subscribe().Channel(on...).Build()).Error(); err != nil {
+			return false
+		}
+	}
+	c.up.Store(true)
+	return true
+}
+
+// attachAll reads the tips of rooms whose subscription is confirmed, until the context ends.
+func (c *conn) attachAll(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.attach:
+		}
+		c.mu.Lock()
+		n := min(len(c.confirmed), tipBatch)
+		batch := c.confirmed[:n:n]
+		if c.confirmed = c.confirmed[n:]; len(c.confirmed) > 0 {
+			signal(c.attach)
+		}
+		c.mu.Unlock()
+		if len(batch) == 0 {
+			continue
+		}
+		if !c.b.attach(ctx, batch) {
+			c.mu.Lock()
+			c.confirmed = append(c.confirmed, batch...)
+			signal(c.attach)
+			c.mu.Unlock()
+			if !pause(ctx, redialFirst) {
+				return
+			}
+		}
+	}
+}
+
+// prober tells whether a connection that brings nothing still would. It sends the connection a message over another one.
+type prober struct {
+	sent time.Duration // when the last one was sent that was not heard yet; 0: none
+}
+
+func (p *prober) alive(ctx context.Context, c *conn) bool {
+	heard, now := time.Duration(c.heard.Load()), c.b.elapsed()
+	if p.sent != 0 && heard >= p.sent {
+		p.sent = 0
+	}
+	if p.sent != 0 {
+		return now-p.sent < c.b.cfg.ProbeAfter
+	}
+	// A probe that could not be sent proves nothing.
+	if now-heard >= c.b.cfg.ProbeAfter && c.b.wire.publish(ctx, c.probe, "probe") == nil {
+		p.sent = now
+	}
+	return true
+}
+
+// holds tells whether these channels are subscribed.
+func (c *conn) holds(channels ...string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range channels {
+		if s := c.subs[ch]; s == nil || !s.sent || s.pending > 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,297 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/redis/rueidis"
+
+	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/message"
+)
+
+const (
+	askTimeout     = 2 * time.Second
+	askConcurrency = 64 // questions answered at once
+	controlVersion = 1
+)
+
+// letter is what control channels carry: a question, or a reply to one.
+type letter struct {
+	V    int    `json:"v"`
+	ID   string `json:"id"`             // the question's
+	From string `json:"from"`           // inc of who sends it
+	Kind string `json:"kind,omitempty"` // of a question
+	Body []byte `json:"body,omitempty"`
+	None bool   `json:"none,omitempty"` // a reply: nobody serves here
+	Back bool   `json:"back,omitempty"` // it is a reply
+}
+
+// pendings are the questions of this node that wait for replies.
+type pendings struct {
+	mu   sync.Mutex
+	asks map[string]*pending
+}
+
+type pending struct {
+	replies chan letter
+}
+
+// Serve implements broker.Broker.
+func (b *Broker) Serve(f func(context.Context, broker.Request) broker.Reply) { b.serve = f }
+
+// beat tells Redis that this node is there, and learns its clock and since when its data exists.
+func (b *Broker) beat(ctx context.Context) error {
+	_, err := b.nodes(ctx, b.inc+":"+b.cfg.NodeID)
+	return err
+}
+
+// nodes are the names of the nodes that are there, by inc. self is written if it is not empty.
+func (b *Broker) nodes(ctx context.Context, self string) (map[string]string, error) {
+	reply, err := b.wire.script(ctx, beatScript, []string{b.keys.shared("bus"), b.keys.shared("born")}, []string{self, strconv.FormatInt(lease.Milliseconds(), 10)})
+	at := b.elapsed()
+	if err != nil {
+		return nil, err
+	}
+	if len(reply) < 2 {
+		return nil, errJunk
+	}
+	ms, err := strconv.ParseInt(reply[0], 10, 64)
+	if err != nil {
+		return nil, errJunk
+	}
+	b.clock.sample(ms, at)
+	if born, err := strconv.ParseInt(reply[1], 10, 64); err == nil {
+		b.born.Store(uint64(message.At(born, 0)))
+	}
+	names := make(map[string]string, len(reply)-2)
+	for _, s := range reply[2:] {
+		if inc, name, ok := strings.Cut(s, ":"); ok {
+			names[inc] = name
+		}
+	}
+	return names, nil
+}
+
+// beats keeps the node's lease until the context ends.
+func (b *Broker) beats(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := b.beat(ctx); err != nil && ctx.Err() == nil {
+			b.beatFailed.warn(b.log, "redis does not answer", "error", err)
+		}
+	}
+}
+
+// leave tells the others not to wait for this node.
+func (b *Broker) leave(ctx context.Context) {
+	if err := b.wire.do(ctx, b.cfg.CallTimeout, func(ctx context.Context) {
+		_ = b.wire.client.Do(ctx, b.wire.client.B().Zrem().Key(b.keys.shared("bus")).Member(b.inc+":"+b.cfg.NodeID).Build()).Error() // its lease ends by itself
+	}); err != nil {
+		b.log.Debug("the node's lease was not taken back", "error", err)
+	}
+}
+
+// Ask implements broker.Broker.
+func (b *Broker) Ask(ctx context.Context, r broker.Request) (replies []broker.Reply, unreached []string, err error) {
+	if err := b.usable(ctx); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	await, err := b.nodes(ctx, "")
+	if err != nil {
+		return nil, nil, b.failed(ctx, "ask", err)
+	}
+	await[b.inc] = b.cfg.NodeID
+	p := &pending{replies: make(chan letter, 2*len(await)+16)}
+	id := rand.Text()
+	b.pendings.mu.Lock()
+	b.pendings.asks[id] = p
+	b.pendings.mu.Unlock()
+	defer func() {
+		b.pendings.mu.Lock()
+		defer b.pendings.mu.Unlock()
+		delete(b.pendings.asks, id)
+	}()
+	if err := b.post(ctx, b.keys.control(), letter{ID: id, Kind: r.Kind, Body: r.Body}); err != nil {
+		return nil, nil, b.failed(ctx, "ask", err)
+	}
+	for len(await) > 0 {
+		select {
+		case l := <-p.replies:
+			name, ok := await[l.From]
+			if !ok {
+				continue
+			}
+			delete(await, l.From)
+			if l.None {
+				unreached = append(unreached, name)
+			} else {
+				replies = append(replies, broker.Reply{Node: name, Body: l.Body})
+			}
+		case <-ctx.Done():
+			return replies, append(unreached, slices.Sorted(maps.Values(await))...), nil
+		case <-b.done:
+			return nil, nil, broker.ErrClosed
+		}
+	}
+	return replies, unreached, nil
+}
+
+// post sends a letter.
+func (b *Broker) post(ctx context.Context, ch string, l letter) error {
+	l.V, l.From = controlVersion, b.inc
+	text, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	return b.wire.publish(ctx, ch, string(text))
+}
+
+// controls handles letters until the context ends. A question is answered apart, so that one who takes long holds up
+// nobody; when too many are under way, it is left out.
+func (b *Broker) controls(ctx context.Context) {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	free := make(chan struct{}, askConcurrency)
+	for {
+		var text string
+		select {
+		case <-ctx.Done():
+			return
+		case text = <-b.control:
+		}
+		var l letter
+		if err := json.Unmarshal([]byte(text), &l, json.RejectUnknownMembers(true)); err != nil || l.V != controlVersion {
+			b.junk.warn(b.log, "what came on a control channel is not understood and is left out")
+			continue
+		}
+		if l.Back {
+			b.pendings.mu.Lock()
+			if p := b.pendings.asks[l.ID]; p != nil {
+				select {
+				case p.replies <- l:
+				default: // no node answers so often
+				}
+			}
+			b.pendings.mu.Unlock()
+			continue
+		}
+		select {
+		case free <- struct{}{}:
+			serving.Go(func() {
+				defer func() { <-free }()
+				b.answer(ctx, l)
+			})
+		default:
+			b.junk.warn(b.log, "too many questions at once: one is not answered")
+		}
+	}
+}
+
+func (b *Broker) answer(ctx context.Context, l letter) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	reply := letter{ID: l.ID, Back: true, None: b.serve == nil}
+	if b.serve != nil {
+		reply.Body = b.serve(ctx, broker.Request{Kind: l.Kind, Body: l.Body}).Body
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if err := b.post(ctx, b.keys.node(l.From), reply); err != nil && ctx.Err() == nil {
+		b.junk.warn(b.log, "a question could not be answered", "error", err)
+	}
+}
+
+// target names who a revocation concerns.
+func target(r broker.Revocation) string {
+	switch {
+	case r.All:
+		return "a:"
+	case r.TokenID != "":
+		return "t:" + r.TokenID
+	default:
+		return "u:" + r.User
+	}
+}
+
+// Revoke implements broker.Broker.
+func (b *Broker) Revoke(ctx context.Context, r broker.Revocation) error {
+	if err := b.usable(ctx); err != nil {
+		return err
+	}
+	expires, before := "", ""
+	if !r.Expires.IsZero() {
+		expires = strconv.FormatInt(r.Expires.UnixMilli(), 10)
+	}
+	if !r.Before.IsZero() {
+		before = strconv.FormatInt(r.Before.UnixNano(), 10)
+	}
+	keys := []string{b.keys.shared("rev"), b.keys.shared("rev") + ":at", b.keys.shared("rev") + ":v"}
+	if err := b.wire.run(ctx, revokeScript, keys, []string{target(r), expires, before, strconv.FormatInt(time.Now().UnixMilli(), 10)}); err != nil {
+		return b.failed(ctx, "revoke", err)
+	}
+	return nil
+}
+
+// Revocations implements broker.Broker. A change while it reads shows at the latest in the next version.
+func (b *Broker) Revocations(ctx context.Context) (rs []broker.Revocation, version uint64, err error) {
+	if err := b.usable(ctx); err != nil {
+		return nil, 0, err
+	}
+	var got []rueidis.RedisResult
+	build := b.wire.client.B
+	rev := b.keys.shared("rev")
+	err = b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context) {
+		got = b.wire.client.DoMulti(ctx, build().Get().Key(rev+":v").Build(), build().Hgetall().Key(rev+":at").Build(),
+			build().Zrangebyscore().Key(rev).Min(strconv.FormatInt(time.Now().UnixMilli(), 10)).Max("+inf").Withscores().Build())
+	})
+	if err != nil {
+		return nil, 0, b.failed(ctx, "revocations", err)
+	}
+	v, err := got[0].AsInt64()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return nil, 0, b.failed(ctx, "revocations", err)
+	}
+	before, err := got[1].AsStrMap()
+	if err != nil {
+		return nil, 0, b.failed(ctx, "revocations", err)
+	}
+	scores, err := got[2].AsZScores()
+	if err != nil {
+		return nil, 0, b.failed(ctx, "revocations", err)
+	}
+	for _, s := range scores {
+		r := broker.Revocation{Expires: time.UnixMilli(int64(s.Score))}
+		if ns, err := strconv.ParseInt(before[s.Member], 10, 64); err == nil {
+			r.Before = time.Unix(0, ns)
+		}
+		switch kind, who, _ := strings.Cut(s.Member, ":"); kind {
+		case "a":
+			r.All = true
+		case "t":
+			r.TokenID = who
+		case "u":
+			r.User = who
+		default:
+			continue
+		}
+		rs = append(rs, r)
+	}
+	return rs, uint64(v), nil
+}

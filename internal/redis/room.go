@@ -1,0 +1,337 @@
+package redis
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/slack5/realtime/internal/message"
+)
+
+// What a room holds back while it waits for what lies before.
+const (
+	maxWaiting      = 4096
+	maxWaitingBytes = 4 << 20
+)
+
+// room puts what a room's channel, our own publishes and the stream bring into one order and hands it to the Sink, each
+// message once. The Sink is called under its lock.
+type room struct {
+	name   message.Room
+	ch     string
+	conn   *conn
+	b      *Broker
+	worker *worker
+
+	queued atomic.Bool // its stream is to be read
+
+	mu      sync.Mutex
+	dead    bool // unsubscribed: nothing is delivered any more
+	live    bool // Live was called
+	healing bool // the stream is being read: everything waits
+
+	base   message.Position // the tip that Live named: what lies before is not for us
+	last   message.Position // of the stored entry delivered last
+	cut    message.Position // deleted up to here, as told
+	expect message.Position // something was stored here
+
+	recent   recent
+	waiting  []waiter
+	bytes    int  // of them
+	overflow bool // some were dropped: the stream has them
+	late     bool // it is in the queue of those whose hole may yet close by itself
+}
+
+type waiter struct {
+	push
+	bytes int
+	old   bool // it has waited since before the stream was read
+}
+
+// offer takes a push in its place, or keeps it until it has one. own is one of ours: its reply may overtake what other
+// nodes have published before it.
+func (r *room) offer(p push, own bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.dead:
+	case !r.live || r.healing:
+		r.wait(p)
+	case r.take(p, own):
+		r.drain()
+	default:
+		r.wait(p)
+	}
+}
+
+func (r *room) wait(p push) {
+	n := 64
+	for _, it := range p.items {
+		if it.m != nil {
+			n += len(it.m.Data) + 256
+		}
+	}
+	if len(r.waiting) == maxWaiting || r.bytes+n > maxWaitingBytes {
+		r.overflow = true
+		return
+	}
+	r.waiting = append(r.waiting, waiter{push: p, bytes: n})
+	r.bytes += n
+}
+
+// drain takes what has waited and has its place now.
+func (r *room) drain() {
+	if len(r.waiting) == 0 {
+		return
+	}
+	slices.SortStableFunc(r.waiting, func(a, b waiter) int { return cmp.Compare(a.place(), b.place()) })
+	ws := r.waiting
+	r.waiting, r.bytes = nil, 0
+	for _, w := range ws {
+		switch {
+		case w.old && r.hole(w.push): // the stream has neither it nor what lies before it: Redis has lost it, or it is junk
+		case !r.take(w.push, true):
+			r.waiting = append(r.waiting, w)
+			r.bytes += w.bytes
+		}
+	}
+}
+
+// place orders pushes: where it begins, or for what is not stored, what it follows.
+func (p *push) place() message.Position {
+	if p.first == 0 {
+		return p.prev
+	}
+	return p.first
+}
+
+// take delivers what of a push is new; false: something before it is missing.
+func (r *room) take(p push, own bool) bool {
+	switch {
+	case p.kind == deleted:
+		r.delete(p.first)
+		return true
+	case p.kind == restored:
+		r.takeRestored(p)
+		return true
+	case p.first == 0:
+		for _, it := range p.items {
+			r.deliverHint(it.m)
+		}
+		if p.prev > r.last {
+			r.missing(p.prev, own)
+		}
+		return true
+	case r.hole(p):
+		r.missing(p.prev, own)
+		return false
+	case p.first <= r.base:
+		p.items = r.skip(&p)
+	}
+	if p.first > r.last && p.prev < r.last {
+		r.b.forks.Add(1)
+	}
+	at, prev := p.first, p.prev
+	for _, it := range p.items {
+		if it.m != nil && it.m.Ephemeral {
+			r.deliverHint(it.m)
+			continue
+		}
+		r.deliver(at, prev, it.m)
+		at, prev = at.Next(), at
+	}
+	return true
+}
+
+// hole tells whether something before the push is missing.
+func (r *room) hole(p push) bool {
+	return p.kind == published && p.first > r.last && p.prev > r.last
+}
+
+// skip leaves out of a push what lies at or before the tip that Live named.
+func (r *room) skip(p *push) []item {
+	for i, it := range p.items {
+		if it.m != nil && it.m.Ephemeral {
+			continue
+		}
+		if p.first > r.base {
+			return p.items[i:]
+		}
+		p.first, p.prev = p.first.Next(), p.first
+	}
+	return nil
+}
+
+// takeRestored delivers what another node has put back in its place.
+func (r *room) takeRestored(p push) {
+	m := p.items[0].m
+	switch {
+	case m == nil || p.first <= r.base || r.recent.has(m.ID.Low):
+	case p.first > r.last:
+		r.missing(p.first, false)
+	default:
+		r.deliver(p.first, 0, m)
+	}
+}
+
+// deliver hands on the stored message at a position, unless it has been delivered. nil is one that is not understood.
+func (r *room) deliver(at, prev message.Position, m *message.Message) {
+	belated := at <= r.last
+	r.last = max(r.last, at)
+	if m == nil || at <= r.base || r.recent.has(m.ID.Low) {
+		return
+	}
+	r.recent.add(m.ID.Low, r.b.elapsed())
+	m.ID.Position = at
+	e := message.Entry{Message: m, Prev: prev}
+	if belated {
+		e.Flags = message.Belated
+		r.b.forks.Add(1)
+	}
+	r.b.sink.Append(e)
+}
+
+// deliverHint hands on an ephemeral message.
+func (r *room) deliverHint(m *message.Message) {
+	if r.recent.has(m.ID.Low) {
+		return
+	}
+	r.recent.add(m.ID.Low, r.b.elapsed())
+	if m.ID.Position = r.last; r.last == 0 {
+		m.ID.Position = r.b.Now()
+	}
+	r.b.sink.Append(message.Entry{Message: m, Flags: message.Ephemeral})
+}
+
+func (r *room) delete(upTo message.Position) {
+	r.last = max(r.last, upTo)
+	if upTo > r.cut && upTo > 0 {
+		r.cut = upTo
+		r.b.sink.Deleted(r.name, upTo)
+	}
+}
+
+// missing: something was stored at pos that has not come. What is ours is given a moment, in which the push of what lies
+// before it usually comes.
+func (r *room) missing(pos message.Position, own bool) {
+	r.expect = max(r.expect, pos)
+	switch {
+	case !own || !r.conn.up.Load():
+		r.b.heal(r)
+	case !r.late:
+		r.late = true
+		r.b.wakeLater(r)
+	}
+}
+
+// awaited is called some time after missing.
+func (r *room) awaited() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.late = false
+	if r.live && !r.dead && r.expect > r.last {
+		r.b.heal(r)
+	}
+}
+
+// attach is called when the subscription is confirmed, with the room's tip and where it is cut after that.
+func (r *room) attach(tip, cut message.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.dead:
+		return
+	case !r.live:
+		r.live = true
+		r.base, r.last, r.cut = tip, tip, cut
+		r.b.sink.Live(r.name, tip, false)
+		if r.overflow {
+			r.b.heal(r)
+		} else {
+			r.drain()
+		}
+	default:
+		r.compare(tip, cut)
+	}
+}
+
+// compare heals if the room has gone on without us; the lock is held.
+func (r *room) compare(tip, cut message.Position) {
+	if cut > r.cut || tip > r.last {
+		r.expect = max(r.expect, tip)
+		r.b.heal(r)
+	}
+}
+
+// stop ends delivery.
+func (r *room) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dead = true
+	r.waiting, r.recent = nil, recent{}
+}
+
+// begin is called before the stream is read, and tells from where; false: nothing is to be healed.
+func (r *room) begin() (message.Position, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dead || !r.live {
+		return 0, false
+	}
+	r.healing, r.overflow = true, false
+	for i := range r.waiting {
+		r.waiting[i].old = true
+	}
+	return r.last, true
+}
+
+// fill delivers what was read, and tells from where to read on.
+func (r *room) fill(p history, keep int) (message.Position, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dead {
+		return 0, false
+	}
+	if p.cut > r.cut {
+		r.delete(p.cut)
+	}
+	for _, e := range p.entries {
+		if e.at <= r.last {
+			continue
+		}
+		if e.prev > r.last {
+			r.gap(e.prev, p.length, keep)
+		}
+		r.deliver(e.at, e.prev, e.m)
+	}
+	if !p.more && len(p.entries) == 0 && p.tip > r.last {
+		r.gap(p.tip.Next(), p.length, keep)
+		r.last = p.tip
+	}
+	return r.last, p.more
+}
+
+// gap tells of what the stream does not have any more.
+func (r *room) gap(before message.Position, length int64, keep int) {
+	why := message.GapExpired
+	if length < int64(keep) && r.last > r.b.oldest(r.name) {
+		why = message.GapLost
+	}
+	r.b.sink.Gap(r.name, r.last, before, why)
+}
+
+// end is called when the stream has been read, or could not be: then it is tried again.
+func (r *room) end(read bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.healing = false
+	switch {
+	case r.dead:
+	case !read || r.overflow:
+		r.b.heal(r)
+	default:
+		r.expect = min(r.expect, r.last) // whatever was said, the stream has no more
+		r.drain()
+	}
+}
