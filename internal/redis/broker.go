@@ -38,6 +38,7 @@ type Config struct {
 	// ProbeAfter is how long a subscription connection may bring nothing before it is tried with a message to itself, and
 	// how long that may take; default 5 s.
 	ProbeAfter time.Duration
+	Backlog    int   // pushes that wait to be put in order, per worker; what is above it is read from the stream. Default 8,192
 	MaxQueued  int64 // bytes of messages that wait to be published, in all rooms; above it ErrOverloaded. Default 64 MiB
 
 	Minter *message.Minter // makes the ids of what other programs publish; nil: one of its own
@@ -49,6 +50,7 @@ func (c *Config) setDefaults() {
 	c.IdempotencyTTL = cmp.Or(c.IdempotencyTTL, broker.DefaultIdempotencyTTL)
 	c.Grace = cmp.Or(c.Grace, 300*time.Millisecond)
 	c.ProbeAfter = cmp.Or(c.ProbeAfter, 5*time.Second)
+	c.Backlog = cmp.Or(c.Backlog, 8192)
 	c.MaxQueued = cmp.Or(c.MaxQueued, 64<<20)
 	if c.Minter == nil {
 		c.Minter = message.NewMinter(uint16(mathrand.Uint32()))
@@ -63,6 +65,7 @@ const (
 	streamSpare = 120 * time.Second // a stream outlives its youngest entry's age by this
 	beatEvery   = 2 * time.Second
 	lease       = 6 * time.Second
+	guardFor    = 5 * time.Minute // after a redial scripts are told what positions there were
 )
 
 // Broker is a node's end of a bus over Redis. It is safe for concurrent use; Run once.
@@ -76,16 +79,17 @@ type Broker struct {
 	serve func(context.Context, broker.Request) broker.Reply
 	sink  broker.Sink
 
-	ran                       atomic.Bool
-	wire                      *wire
-	subs                      rueidis.Client // for connections that hold subscriptions
-	conns                     []*conn
-	forks                     atomic.Int64 // signs that Redis lost something
+	ran                              atomic.Bool
+	wire                             *wire
+	subs                             rueidis.Client // for connections that hold subscriptions
+	conns                            []*conn
+	forks                            atomic.Int64 // signs that Redis lost something
 	junk, refused, beatFailed, broke limited
-	root                      context.Context // of publishes, which end by themselves; it is Run's, but outlives it
-	born                      atomic.Uint64   // since when the data in Redis exists
-	tasks                     sync.WaitGroup
-	queues                    queues
+	root                             context.Context // of publishes, which end by themselves; it is Run's, but outlives it
+	born                             atomic.Uint64   // since when the data in Redis exists
+	guard                            atomic.Int64    // until when, as a time since the start
+	tasks                            sync.WaitGroup
+	queues                           queues
 
 	workers []*worker
 	heals   roomList
@@ -179,7 +183,7 @@ func (b *Broker) dial(ctx context.Context) error {
 }
 
 func (b *Broker) connect(ctx context.Context) error {
-	client, err := rueidis.NewClient(b.cfg.command())
+	client, err := rueidis.NewClient(b.cfg.command(b.dialled))
 	if err != nil {
 		return err
 	}
@@ -195,6 +199,9 @@ func (b *Broker) connect(ctx context.Context) error {
 	client.Close()
 	return err
 }
+
+// dialled notes that the command connection is a new one: perhaps to another server, whose clock may be behind.
+func (b *Broker) dialled() { b.guard.Store(int64(b.elapsed() + guardFor)) }
 
 // launch starts everything that runs until the context ends.
 func (b *Broker) launch(ctx context.Context, loops *sync.WaitGroup) {

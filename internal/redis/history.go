@@ -33,7 +33,7 @@ func (b *Broker) History(ctx context.Context, q message.Query) (message.Page, er
 		if q.Limit > 0 {
 			count = min(count, q.Limit-len(page.Entries)+1) // one more tells whether there is more
 		}
-		h, err := b.wire.read(ctx, q.Room, ch, from, b.oldest(q.Room), q.Backward, count)
+		h, err := b.readPage(ctx, q.Room, ch, from, q.Backward, count)
 		if err != nil {
 			return message.Page{}, b.failed(ctx, "history", err)
 		}
@@ -67,6 +67,15 @@ func (b *Broker) History(ctx context.Context, q message.Query) (message.Page, er
 		page.Tip = max(page.Tip, page.Entries[n-1].Message.ID.Position)
 	}
 	return page, nil
+}
+
+// readPage reads from the stream; if the connection breaks meanwhile, once more.
+func (b *Broker) readPage(ctx context.Context, name message.Room, ch string, from message.Position, backward bool, count int) (history, error) {
+	h, err := b.wire.read(ctx, name, ch, from, b.oldest(name), backward, count)
+	if _, answered := rueidis.IsRedisErr(err); err == nil || answered || ctx.Err() != nil {
+		return h, err
+	}
+	return b.wire.read(ctx, name, ch, from, b.oldest(name), backward, count)
 }
 
 // list writes rooms into the list of those with history, and forgets those whose history has ended.

@@ -6,6 +6,8 @@ package redis
 
 import (
 	"cmp"
+	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -51,9 +53,12 @@ func (o *Options) check() error {
 }
 
 // command is the option of clients that send commands: what is written is never sent twice by the library, and one key's
-// commands go over one connection in their order.
-func (o *Options) command() rueidis.ClientOption {
+// commands go over one connection in their order. dialled is called with each new connection; nil: nobody asks.
+func (o *Options) command(dialled func()) rueidis.ClientOption {
 	c := o.Client
+	if dialled != nil {
+		c.DialCtxFn = dial(c.DialCtxFn, c.DialFn, dialled)
+	}
 	c.Dialer = net.Dialer{Timeout: o.DialTimeout, KeepAlive: 500 * time.Millisecond}
 	c.ConnWriteTimeout = 2 * time.Second
 	c.PipelineMultiplex = -1
@@ -61,9 +66,34 @@ func (o *Options) command() rueidis.ClientOption {
 	return c
 }
 
+type (
+	dialFunc    = func(string, *net.Dialer, *tls.Config) (net.Conn, error)
+	dialCtxFunc = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error)
+)
+
+// dial dials as the template says and tells when that has worked.
+func dial(own dialCtxFunc, old dialFunc, dialled func()) dialCtxFunc {
+	return func(ctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (conn net.Conn, err error) {
+		switch {
+		case own != nil:
+			conn, err = own(ctx, addr, d, cfg)
+		case old != nil:
+			conn, err = old(addr, d, cfg)
+		case cfg != nil:
+			conn, err = (&tls.Dialer{NetDialer: d, Config: cfg}).DialContext(ctx, "tcp", addr)
+		default:
+			conn, err = d.DialContext(ctx, "tcp", addr)
+		}
+		if err == nil {
+			dialled()
+		}
+		return conn, err
+	}
+}
+
 // subscription is the option of clients whose connections are dedicated to subscriptions.
 func (o *Options) subscription() rueidis.ClientOption {
-	c := o.command()
+	c := o.command(nil)
 	c.ReadBufferEachConn = 1 << 20
 	c.RingScaleEachConn = 8
 	return c

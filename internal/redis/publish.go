@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -160,10 +161,13 @@ func (b *Broker) publishAll(r *queue) {
 func (b *Broker) publishBatch(name message.Room, batch []*job) {
 	ch := b.keys.channel(name)
 	known := b.position(ch)
-	retry := message.Position(0)
+	floors := floors{}
+	if time.Duration(b.guard.Load()) > b.elapsed() {
+		floors.guard = b.delivered(ch)
+	}
 	begin := time.Now()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		keys, args := b.publishArgs(name, ch, batch, retry)
+		keys, args := b.publishArgs(name, ch, batch, floors)
 		reply, err := b.wire.script(b.root, publishScript, keys, args)
 		if err == nil {
 			b.published(name, ch, batch, reply)
@@ -171,7 +175,7 @@ func (b *Broker) publishBatch(name message.Room, batch []*job) {
 		}
 		what := judge(err)
 		if what == unknown {
-			retry = known
+			floors.retry = known
 		}
 		if what == hopeless || time.Since(begin) > b.cfg.Grace || !pause(b.root, wait) {
 			b.refuse(batch, what, err)
@@ -195,19 +199,27 @@ func (b *Broker) refuse(batch []*job, what fault, err error) {
 	}
 }
 
+// floors are positions that a publish must know of: behind retry a first try may have stored it; what is stored must lie
+// behind guard.
+type floors struct{ retry, guard message.Position }
+
 // position is one behind which whatever is published next in the room will lie.
 func (b *Broker) position(ch string) message.Position {
-	if r := b.find(ch); r != nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.live && r.last != 0 {
-			return r.last
-		}
-	}
-	return message.At(b.clock.millis()-10_000, 0)
+	return cmp.Or(b.delivered(ch), message.At(b.clock.millis()-10_000, 0))
 }
 
-func (b *Broker) publishArgs(name message.Room, ch string, batch []*job, retry message.Position) (keys, args []string) {
+// delivered is the position that was delivered last in a room with members; else 0.
+func (b *Broker) delivered(ch string) message.Position {
+	r := b.find(ch)
+	if r == nil {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last
+}
+
+func (b *Broker) publishArgs(name message.Room, ch string, batch []*job, f floors) (keys, args []string) {
 	keep := b.retention(name)
 	how, threshold := "MINID", strconv.FormatInt(b.clock.millis()-keep.Age.Milliseconds(), 10)
 	if keep.Messages < 0 || mathrand.N(16) == 0 {
@@ -216,7 +228,7 @@ func (b *Broker) publishArgs(name message.Room, ch string, batch []*job, retry m
 	keys = []string{b.keys.stream(ch), b.keys.tip(ch)}
 	args = []string{
 		ch, b.wire.verb, how, threshold, seconds(keep.Age + streamSpare), seconds(tipTTL(keep)), seconds(b.cfg.IdempotencyTTL),
-		streamID(retry), "",
+		streamID(f.retry), streamID(f.guard),
 	}
 	index := make([]string, len(batch))
 	for i, j := range batch {

@@ -11,12 +11,11 @@ import (
 )
 
 const (
-	workerFrames = 8192
-	workerBytes  = 64 << 20
-	healers      = 16 // rooms whose streams are read at once
-	healPage     = 256
-	ownLead      = 30 * time.Millisecond // by so much a reply of ours may overtake the push of what lies before it
-	sweepEvery   = time.Second
+	workerBytes = 64 << 20
+	healers     = 16 // rooms whose streams are read at once
+	healPage    = 256
+	ownLead     = 30 * time.Millisecond // by so much a reply of ours may overtake the push of what lies before it
+	sweepEvery  = time.Second
 )
 
 // worker puts what the channels of its rooms bring into order. What it cannot take is dropped, and read from the stream
@@ -36,7 +35,7 @@ type frame struct {
 }
 
 func newWorker(b *Broker) *worker {
-	return &worker{b: b, in: make(chan frame, workerFrames), dirty: make(map[*room]struct{})}
+	return &worker{b: b, in: make(chan frame, b.cfg.Backlog), dirty: make(map[*room]struct{})}
 }
 
 // receive takes a message from a connection; it never waits.
