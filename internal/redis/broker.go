@@ -38,8 +38,12 @@ type Config struct {
 	// ProbeAfter is how long a subscription connection may bring nothing before it is tried with a message to itself, and
 	// how long that may take; default 5 s.
 	ProbeAfter time.Duration
-	Backlog    int   // pushes that wait to be put in order, per worker; what is above it is read from the stream. Default 8,192
-	MaxQueued  int64 // bytes of messages that wait to be published, in all rooms; above it ErrOverloaded. Default 64 MiB
+	Backlog    int // pushes that wait to be put in order, per worker; what is above it is read from the stream. Default 8,192
+	// Reject names the rooms in which nothing is taken while Redis is away, by pattern. In the others messages reach this
+	// node's sessions at once and are stored when it is back.
+	Reject    message.Patterns[bool]
+	MaxOutbox int64 // bytes of messages kept while Redis is away; above it ErrOverloaded. Default 256 MiB
+	MaxQueued int64 // bytes of messages that wait to be published, in all rooms; above it ErrOverloaded. Default 64 MiB
 
 	Minter *message.Minter // makes the ids of what other programs publish; nil: one of its own
 }
@@ -51,6 +55,7 @@ func (c *Config) setDefaults() {
 	c.Grace = cmp.Or(c.Grace, 300*time.Millisecond)
 	c.ProbeAfter = cmp.Or(c.ProbeAfter, 5*time.Second)
 	c.Backlog = cmp.Or(c.Backlog, 8192)
+	c.MaxOutbox = cmp.Or(c.MaxOutbox, 256<<20)
 	c.MaxQueued = cmp.Or(c.MaxQueued, 64<<20)
 	if c.Minter == nil {
 		c.Minter = message.NewMinter(uint16(mathrand.Uint32()))
@@ -79,17 +84,21 @@ type Broker struct {
 	serve func(context.Context, broker.Request) broker.Reply
 	sink  broker.Sink
 
-	ran                              atomic.Bool
-	wire                             *wire
-	subs                             rueidis.Client // for connections that hold subscriptions
-	conns                            []*conn
-	forks                            atomic.Int64 // signs that Redis lost something
-	junk, refused, beatFailed, broke limited
-	root                             context.Context // of publishes, which end by themselves; it is Run's, but outlives it
-	born                             atomic.Uint64   // since when the data in Redis exists
-	guard                            atomic.Int64    // until when, as a time since the start
-	tasks                            sync.WaitGroup
-	queues                           queues
+	ran                  atomic.Bool
+	wire                 *wire
+	subs                 atomic.Pointer[rueidis.Client] // for connections that hold subscriptions
+	conns                []*conn
+	forks                atomic.Int64 // signs that Redis lost something
+	junk, refused, broke limited
+	root                 context.Context // of publishes, which end by themselves; it is Run's, but outlives it
+	born                 atomic.Uint64   // since when the data in Redis exists
+	guard                atomic.Int64    // until when, as a time since the start
+	tasks                sync.WaitGroup
+	queues               queues
+	outbox               outbox
+	away                 atomic.Bool                       // as the outbox says
+	lost                 chan struct{}                     // away has begun
+	others               atomic.Pointer[map[string]string] // the nodes that were there when Redis was last asked
 
 	workers []*worker
 	heals   roomList
@@ -114,6 +123,7 @@ func New(cfg Config) *Broker {
 		cfg: cfg, keys: keys(cfg.Prefix), log: cfg.Logger.With("component", "redis"),
 		inc:   strconv.FormatInt(now.UnixMilli(), 36) + "." + strings.ToLower(rand.Text()[:4]),
 		start: now, clock: &clock{start: now}, rooms: make(map[string]*room), done: make(chan struct{}),
+		outbox: outbox{rooms: make(map[message.Room][]*parked), keys: make(map[string]broker.Receipt)}, lost: make(chan struct{}, 1),
 		queues: queues{rooms: make(map[message.Room]*queue)}, heals: newRoomList(), later: newLaterList(),
 		control: make(chan string, 1024), pendings: pendings{asks: make(map[string]*pending)},
 	}
@@ -142,62 +152,70 @@ func (b *Broker) Run(ctx context.Context, s broker.Sink, ready func()) error {
 		return err
 	}
 	b.sink, b.root = s, context.WithoutCancel(ctx)
-	if err := b.dial(ctx); err != nil || ctx.Err() != nil {
-		return err
+	b.wire = &wire{
+		keys: b.keys, verb: "PUBLISH", slots: make(chan struct{}, maxInFlight), call: b.cfg.CallTimeout, reads: b.cfg.ReadTimeout,
 	}
-	defer b.wire.client.Close()
-	defer b.subs.Close()
+	err := b.connect(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case refused(err):
+		return fmt.Errorf("redis refuses us: check user, password and rights: %w", err)
+	case err != nil:
+		b.goAway(err)
+	}
+	defer b.disconnect()
 	running, stop := context.WithCancel(ctx)
+	defer stop()
 	var loops sync.WaitGroup
 	b.launch(running, &loops)
+	fatal := make(chan error, 1)
+	loops.Go(func() { fatal <- b.watch(running) })
 	if b.controlReady(running) {
 		b.open.Store(true)
 		ready()
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-fatal:
+	}
 	b.open.Store(false)
 	b.queues.close()
 	close(b.done)
 	b.tasks.Wait()
 	stop()
 	loops.Wait()
-	b.leave(context.WithoutCancel(ctx))
-	return nil
-}
-
-// dial makes the clients, however long it takes; an error is one that no trying again cures.
-func (b *Broker) dial(ctx context.Context) error {
-	for wait := redialFirst; ; wait = min(2*wait, redialMost) {
-		err := b.connect(ctx)
-		if err == nil {
-			return nil
-		}
-		if refused(err) {
-			return fmt.Errorf("redis refuses us: check user, password and rights: %w", err)
-		}
-		b.log.Warn("redis is not reached", "error", err)
-		if !pause(ctx, wait) {
-			return nil
-		}
+	if n := b.outbox.count(); n > 0 {
+		b.log.Error("messages of an outage are lost: the node ends before redis is back", "count", n)
 	}
+	b.leave(context.WithoutCancel(ctx))
+	return err
 }
 
+// connect makes the clients.
 func (b *Broker) connect(ctx context.Context) error {
 	client, err := rueidis.NewClient(b.cfg.command(b.dialled))
 	if err != nil {
 		return err
 	}
-	b.wire = &wire{
-		client: client, keys: b.keys, verb: "PUBLISH", slots: make(chan struct{}, maxInFlight),
-		call: b.cfg.CallTimeout, reads: b.cfg.ReadTimeout,
+	subs, err := rueidis.NewClient(b.cfg.subscription())
+	if err != nil {
+		client.Close()
+		return err
 	}
-	if err = b.beat(ctx); err == nil {
-		if b.subs, err = rueidis.NewClient(b.cfg.subscription()); err == nil {
-			return nil
+	b.subs.Store(&subs)
+	b.wire.client.Store(&client)
+	return b.beat(ctx)
+}
+
+// disconnect closes the clients.
+func (b *Broker) disconnect() {
+	for _, c := range []*atomic.Pointer[rueidis.Client]{&b.subs, &b.wire.client} {
+		if client := c.Load(); client != nil {
+			(*client).Close()
 		}
 	}
-	client.Close()
-	return err
 }
 
 // dialled notes that the command connection is a new one: perhaps to another server, whose clock may be behind.
@@ -233,7 +251,7 @@ func (b *Broker) launch(ctx context.Context, loops *sync.WaitGroup) {
 
 // controlReady waits until questions and replies reach this node.
 func (b *Broker) controlReady(ctx context.Context) bool {
-	for !b.conns[0].holds(b.keys.control(), b.keys.node(b.inc)) {
+	for !b.away.Load() && !b.conns[0].holds(b.keys.control(), b.keys.node(b.inc)) {
 		if !pause(ctx, subscribeTick) {
 			return false
 		}
@@ -284,6 +302,9 @@ func (b *Broker) Subscribe(name message.Room) {
 	r := &room{name: name, ch: ch, b: b, conn: b.conns[h%uint32(len(b.conns))], worker: b.workers[h%uint32(len(b.workers))]}
 	b.rooms[ch] = r
 	r.conn.want(ch, true)
+	if b.away.Load() {
+		r.attachBlind()
+	}
 }
 
 // Unsubscribe implements broker.Broker. No entry arrives after it has returned.

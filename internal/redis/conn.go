@@ -167,7 +167,11 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // serve holds one connection until it breaks, falls silent, or the context ends. No hook runs when it has returned.
 func (c *conn) serve(ctx context.Context) {
-	d, release := c.b.subs.Dedicate()
+	client := c.b.subs.Load()
+	if client == nil {
+		return
+	}
+	d, release := (*client).Dedicate()
 	defer release()
 	broken := d.SetPubSubHooks(rueidis.PubSubHooks{
 		OnMessage: func(m rueidis.PubSubMessage) {

@@ -77,6 +77,7 @@ func (b *Broker) nodes(ctx context.Context, self string) (map[string]string, err
 			names[inc] = name
 		}
 	}
+	b.others.Store(&names)
 	return names, nil
 }
 
@@ -84,22 +85,27 @@ func (b *Broker) nodes(ctx context.Context, self string) (map[string]string, err
 func (b *Broker) beats(ctx context.Context) {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
-	for {
+	for failed := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if err := b.beat(ctx); err != nil && ctx.Err() == nil {
-			b.beatFailed.warn(b.log, "redis does not answer", "error", err)
+		err := b.beat(ctx)
+		if err == nil || ctx.Err() != nil {
+			failed = 0
+			continue
+		}
+		if failed++; failed >= beatFailures {
+			b.goAway(err)
 		}
 	}
 }
 
 // leave tells the others not to wait for this node.
 func (b *Broker) leave(ctx context.Context) {
-	if err := b.wire.do(ctx, b.cfg.CallTimeout, func(ctx context.Context) {
-		_ = b.wire.client.Do(ctx, b.wire.client.B().Zrem().Key(b.keys.shared("bus")).Member(b.inc+":"+b.cfg.NodeID).Build()).Error() // its lease ends by itself
+	if err := b.wire.do(ctx, b.cfg.CallTimeout, func(ctx context.Context, c rueidis.Client) {
+		_ = c.Do(ctx, c.B().Zrem().Key(b.keys.shared("bus")).Member(b.inc+":"+b.cfg.NodeID).Build()).Error() // its lease ends by itself
 	}); err != nil {
 		b.log.Debug("the node's lease was not taken back", "error", err)
 	}
@@ -112,10 +118,11 @@ func (b *Broker) Ask(ctx context.Context, r broker.Request) (replies []broker.Re
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	await, err := b.nodes(ctx, "")
+	seen, err := b.nodes(ctx, "")
 	if err != nil {
-		return nil, nil, b.failed(ctx, "ask", err)
+		return b.askSelf(ctx, r, err)
 	}
+	await := maps.Clone(seen)
 	await[b.inc] = b.cfg.NodeID
 	p := &pending{replies: make(chan letter, 2*len(await)+16)}
 	id := rand.Text()
@@ -150,6 +157,30 @@ func (b *Broker) Ask(ctx context.Context, r broker.Request) (replies []broker.Re
 		}
 	}
 	return replies, unreached, nil
+}
+
+// askSelf is Ask while Redis is away: this node answers, and the others that were there are named.
+func (b *Broker) askSelf(ctx context.Context, r broker.Request, err error) (replies []broker.Reply, unreached []string, _ error) {
+	if !b.away.Load() || !b.open.Load() {
+		return nil, nil, b.failed(ctx, "ask", err)
+	}
+	if seen := b.others.Load(); seen != nil {
+		for inc, name := range *seen {
+			if inc != b.inc {
+				unreached = append(unreached, name)
+			}
+		}
+	}
+	slices.Sort(unreached)
+	if b.serve == nil {
+		return nil, append(unreached, b.cfg.NodeID), nil
+	}
+	answer := b.serve(ctx, r)
+	if ctx.Err() != nil {
+		return nil, append(unreached, b.cfg.NodeID), nil
+	}
+	answer.Node = b.cfg.NodeID
+	return []broker.Reply{answer}, unreached, nil
 }
 
 // post sends a letter.
@@ -255,11 +286,10 @@ func (b *Broker) Revocations(ctx context.Context) (rs []broker.Revocation, versi
 		return nil, 0, err
 	}
 	var got []rueidis.RedisResult
-	build := b.wire.client.B
 	rev := b.keys.shared("rev")
-	err = b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context) {
-		got = b.wire.client.DoMulti(ctx, build().Get().Key(rev+":v").Build(), build().Hgetall().Key(rev+":at").Build(),
-			build().Zrangebyscore().Key(rev).Min(strconv.FormatInt(time.Now().UnixMilli(), 10)).Max("+inf").Withscores().Build())
+	err = b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context, c rueidis.Client) {
+		got = c.DoMulti(ctx, c.B().Get().Key(rev+":v").Build(), c.B().Hgetall().Key(rev+":at").Build(),
+			c.B().Zrangebyscore().Key(rev).Min(strconv.FormatInt(time.Now().UnixMilli(), 10)).Max("+inf").Withscores().Build())
 	})
 	if err != nil {
 		return nil, 0, b.failed(ctx, "revocations", err)

@@ -81,14 +81,14 @@ func (b *Broker) readPage(ctx context.Context, name message.Room, ch string, fro
 // list writes rooms into the list of those with history, and forgets those whose history has ended.
 func (b *Broker) list(ctx context.Context, rooms map[message.Room]struct{}) (err error) {
 	now := b.clock.millis()
-	cmds := make(rueidis.Commands, 0, len(rooms)+1)
-	for name := range rooms {
-		cmds = append(cmds, b.wire.client.B().Zadd().Key(b.keys.history()).ScoreMember().ScoreMember(float64(now), string(name)).Build())
-	}
 	ended := now - max(listedFor, b.cfg.Retention.Age).Milliseconds()
-	cmds = append(cmds, b.wire.client.B().Arbitrary("ZREMRANGEBYSCORE").Keys(b.keys.history()).Args("-inf", "("+strconv.FormatInt(ended, 10)).Build())
-	if full := b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context) {
-		for _, r := range b.wire.client.DoMulti(ctx, cmds...) {
+	if full := b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context, c rueidis.Client) {
+		cmds := make(rueidis.Commands, 0, len(rooms)+1)
+		for name := range rooms {
+			cmds = append(cmds, c.B().Zadd().Key(b.keys.history()).ScoreMember().ScoreMember(float64(now), string(name)).Build())
+		}
+		cmds = append(cmds, c.B().Zremrangebyscore().Key(b.keys.history()).Min("-inf").Max("("+strconv.FormatInt(ended, 10)).Build())
+		for _, r := range c.DoMulti(ctx, cmds...) {
 			if e := r.Error(); e != nil {
 				err = e
 			}
@@ -131,9 +131,9 @@ func (b *Broker) Rooms(ctx context.Context, prefix string, after message.Room, l
 func (b *Broker) listed(ctx context.Context, prefix string, after message.Room, n int) (names []message.Room, more bool, err error) {
 	for cursor := uint64(0); ; {
 		var page rueidis.ScanEntry
-		if full := b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context) {
-			cmd := b.wire.client.B().Zscan().Key(b.keys.history()).Cursor(cursor).Match(globEscape(prefix) + "*").Count(listPage).Build()
-			page, err = b.wire.client.Do(ctx, cmd).AsScanEntry()
+		if full := b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context, c rueidis.Client) {
+			cmd := c.B().Zscan().Key(b.keys.history()).Cursor(cursor).Match(globEscape(prefix) + "*").Count(listPage).Build()
+			page, err = c.Do(ctx, cmd).AsScanEntry()
 		}); full != nil {
 			return nil, false, full
 		}
@@ -162,12 +162,14 @@ func (b *Broker) listed(ctx context.Context, prefix string, after message.Room, 
 // withHistory leaves those of the rooms that have a kept entry.
 func (b *Broker) withHistory(ctx context.Context, names []message.Room) (kept []message.Room, err error) {
 	for some := range slices.Chunk(names, tipBatch) {
-		cmds := make(rueidis.Commands, 0, len(some))
-		for _, name := range some {
-			cmds = append(cmds, b.wire.client.B().Xrevrange().Key(b.keys.stream(b.keys.channel(name))).End("+").Start(streamID(b.oldest(name))).Count(1).Build())
-		}
 		var rs []rueidis.RedisResult
-		if full := b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context) { rs = b.wire.client.DoMulti(ctx, cmds...) }); full != nil {
+		if full := b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context, c rueidis.Client) {
+			cmds := make(rueidis.Commands, 0, len(some))
+			for _, name := range some {
+				cmds = append(cmds, c.B().Xrevrange().Key(b.keys.stream(b.keys.channel(name))).End("+").Start(streamID(b.oldest(name))).Count(1).Build())
+			}
+			rs = c.DoMulti(ctx, cmds...)
+		}); full != nil {
 			return nil, full
 		}
 		for i, r := range rs {

@@ -375,7 +375,7 @@ func TestARedisThatIsAwayAtTheStartIsWaitedFor(t *testing.T) {
 	b.sees(lobby, 10*time.Second, a)
 }
 
-func TestAWrongPasswordEndsTheNode(t *testing.T) {
+func TestAWrongPasswordEndsPresence(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	s.Do("ACL", "SETUSER", "u", "on", ">right", "~*", "&*", "+@all")

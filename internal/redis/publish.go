@@ -167,6 +167,9 @@ func (b *Broker) publishBatch(name message.Room, batch []*job) {
 	}
 	begin := time.Now()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		if b.away.Load() && b.parkAll(name, ch, batch, floors.retry) {
+			return
+		}
 		keys, args := b.publishArgs(name, ch, batch, floors)
 		reply, err := b.wire.script(b.root, publishScript, keys, args)
 		if err == nil {
@@ -177,9 +180,14 @@ func (b *Broker) publishBatch(name message.Room, batch []*job) {
 		if what == unknown {
 			floors.retry = known
 		}
-		if what == hopeless || time.Since(begin) > b.cfg.Grace || !pause(b.root, wait) {
+		switch {
+		case what == hopeless || !b.open.Load():
 			b.refuse(batch, what, err)
 			return
+		case time.Since(begin) > b.cfg.Grace:
+			b.goAway(err)
+		default:
+			pause(b.root, wait)
 		}
 	}
 }
@@ -251,19 +259,31 @@ func (b *Broker) published(name message.Room, ch string, batch []*job, reply []s
 		b.refuse(batch, unknown, err)
 		return
 	}
-	for _, o := range results {
-		if !o.receipt.Duplicate && !o.receipt.ID.Low.Unstored() && name.Ordinary() && b.retention(name).Messages > 0 {
-			b.touched.add(name)
+	for _, p := range pushes {
+		if p.first != 0 {
+			b.touch(name)
 			break
 		}
 	}
+	b.own(ch, pushes)
+	for i, j := range batch {
+		j.done <- results[i]
+	}
+}
+
+// touch notes that a room has history.
+func (b *Broker) touch(name message.Room) {
+	if name.Ordinary() && b.retention(name).Messages > 0 {
+		b.touched.add(name)
+	}
+}
+
+// own delivers what this node has published, if it has members of the room.
+func (b *Broker) own(ch string, pushes []push) {
 	if r := b.find(ch); r != nil {
 		for _, p := range pushes {
 			r.offer(p, true)
 		}
-	}
-	for i, j := range batch {
-		j.done <- results[i]
 	}
 }
 

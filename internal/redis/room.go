@@ -29,6 +29,7 @@ type room struct {
 	mu      sync.Mutex
 	dead    bool // unsubscribed: nothing is delivered any more
 	live    bool // Live was called
+	blind   bool // live, but its tip is not known: Redis was away
 	healing bool // the stream is being read: everything waits
 
 	base   message.Position // the tip that Live named: what lies before is not for us
@@ -56,7 +57,7 @@ func (r *room) offer(p push, own bool) {
 	defer r.mu.Unlock()
 	switch {
 	case r.dead:
-	case !r.live || r.healing:
+	case !r.live || r.blind || r.healing:
 		r.wait(p)
 	case r.take(p, own):
 		r.drain()
@@ -242,6 +243,12 @@ func (r *room) attach(tip, cut message.Position) {
 	switch {
 	case r.dead:
 		return
+	case r.blind:
+		r.blind, r.last, r.cut = false, min(tip, r.base), cut
+		r.compare(tip, cut)
+		if !r.queued.Load() {
+			r.drain()
+		}
 	case !r.live:
 		r.live = true
 		r.base, r.last, r.cut = tip, tip, cut
@@ -276,7 +283,7 @@ func (r *room) stop() {
 func (r *room) begin() (message.Position, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.dead || !r.live {
+	if r.dead || !r.live || r.blind {
 		return 0, false
 	}
 	r.healing, r.overflow = true, false

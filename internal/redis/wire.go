@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -39,7 +40,7 @@ const maxInFlight = 768
 
 // wire sends commands. Each call has a deadline of its own.
 type wire struct {
-	client rueidis.Client
+	client atomic.Pointer[rueidis.Client] // nil until it was dialled for the first time
 	keys   keys
 	verb   string // PUBLISH, or SPUBLISH in a cluster
 	slots  chan struct{}
@@ -47,8 +48,15 @@ type wire struct {
 	reads  time.Duration
 }
 
+// errNotDialled: Redis was never reached.
+var errNotDialled = errors.New("redis was not reached yet")
+
 // do runs f with a deadline and a place among those in flight.
-func (w *wire) do(ctx context.Context, limit time.Duration, f func(context.Context)) error {
+func (w *wire) do(ctx context.Context, limit time.Duration, f func(context.Context, rueidis.Client)) error {
+	client := w.client.Load()
+	if client == nil {
+		return errNotDialled
+	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	select {
@@ -57,14 +65,14 @@ func (w *wire) do(ctx context.Context, limit time.Duration, f func(context.Conte
 		return ctx.Err()
 	}
 	defer func() { <-w.slots }()
-	f(ctx)
+	f(ctx, *client)
 	return nil
 }
 
 // script runs a script whose reply is a list of texts.
 func (w *wire) script(ctx context.Context, s *rueidis.Lua, keys, args []string) (reply []string, err error) {
-	if full := w.do(ctx, w.call, func(ctx context.Context) {
-		reply, err = s.Exec(ctx, w.client, keys, args).AsStrSlice()
+	if full := w.do(ctx, w.call, func(ctx context.Context, c rueidis.Client) {
+		reply, err = s.Exec(ctx, c, keys, args).AsStrSlice()
 	}); full != nil {
 		return nil, full
 	}
@@ -73,7 +81,7 @@ func (w *wire) script(ctx context.Context, s *rueidis.Lua, keys, args []string) 
 
 // run runs a script whose reply does not matter.
 func (w *wire) run(ctx context.Context, s *rueidis.Lua, keys, args []string) (err error) {
-	if full := w.do(ctx, w.call, func(ctx context.Context) { err = s.Exec(ctx, w.client, keys, args).Error() }); full != nil {
+	if full := w.do(ctx, w.call, func(ctx context.Context, c rueidis.Client) { err = s.Exec(ctx, c, keys, args).Error() }); full != nil {
 		return full
 	}
 	return err
@@ -81,8 +89,8 @@ func (w *wire) run(ctx context.Context, s *rueidis.Lua, keys, args []string) (er
 
 // publish publishes on a channel that is no room's.
 func (w *wire) publish(ctx context.Context, ch, text string) (err error) {
-	if full := w.do(ctx, w.call, func(ctx context.Context) {
-		err = w.client.Do(ctx, w.client.B().Publish().Channel(ch).Message(text).Build()).Error()
+	if full := w.do(ctx, w.call, func(ctx context.Context, c rueidis.Client) {
+		err = c.Do(ctx, c.B().Publish().Channel(ch).Message(text).Build()).Error()
 	}); full != nil {
 		return full
 	}
@@ -99,8 +107,8 @@ func (w *wire) tips(ctx context.Context, channels []string) (tips []tipCut, err 
 		keys = append(keys, w.keys.cut(ch), w.keys.tip(ch))
 	}
 	var values []string
-	if full := w.do(ctx, w.reads, func(ctx context.Context) {
-		values, err = w.client.Do(ctx, w.client.B().Mget().Key(keys...).Build()).AsStrSlice()
+	if full := w.do(ctx, w.reads, func(ctx context.Context, c rueidis.Client) {
+		values, err = c.Do(ctx, c.B().Mget().Key(keys...).Build()).AsStrSlice()
 	}); full != nil {
 		return nil, full
 	}
@@ -136,27 +144,27 @@ type history struct {
 // read reads up to count entries behind from, or before it; from is not among them. What is deleted or published
 // meanwhile shows as the entries' prev.
 func (w *wire) read(ctx context.Context, room message.Room, ch string, from, oldest message.Position, backward bool, count int) (h history, err error) {
-	b := w.client.B
 	first := "-"
 	if oldest != 0 {
 		first = streamID(oldest)
 	}
-	var list rueidis.Completed
-	if backward {
-		last := "+"
-		if from != 0 {
-			last = "(" + streamID(from)
-		}
-		list = b().Xrevrange().Key(w.keys.stream(ch)).End(last).Start(first).Count(int64(count)).Build()
-	} else {
-		if from >= oldest && from != 0 {
-			first = "(" + streamID(from)
-		}
-		list = b().Xrange().Key(w.keys.stream(ch)).Start(first).End("+").Count(int64(count)).Build()
+	if !backward && from >= oldest && from != 0 {
+		first = "(" + streamID(from)
 	}
 	var rs []rueidis.RedisResult
-	if full := w.do(ctx, w.reads, func(ctx context.Context) {
-		rs = w.client.DoMulti(ctx, b().Get().Key(w.keys.cut(ch)).Build(), b().Get().Key(w.keys.tip(ch)).Build(),
+	if full := w.do(ctx, w.reads, func(ctx context.Context, c rueidis.Client) {
+		b := c.B
+		var list rueidis.Completed
+		if backward {
+			last := "+"
+			if from != 0 {
+				last = "(" + streamID(from)
+			}
+			list = b().Xrevrange().Key(w.keys.stream(ch)).End(last).Start(first).Count(int64(count)).Build()
+		} else {
+			list = b().Xrange().Key(w.keys.stream(ch)).Start(first).End("+").Count(int64(count)).Build()
+		}
+		rs = c.DoMulti(ctx, b().Get().Key(w.keys.cut(ch)).Build(), b().Get().Key(w.keys.tip(ch)).Build(),
 			b().Xlen().Key(w.keys.stream(ch)).Build(), list)
 	}); full != nil {
 		return h, full
@@ -222,7 +230,7 @@ func judge(err error) fault {
 		}
 	}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
+	if errors.Is(err, errNotDialled) || errors.As(err, &op) && op.Op == "dial" {
 		return notExecuted
 	}
 	return unknown

@@ -269,7 +269,7 @@ func (r *room) sweep(t tipCut) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.dead || !r.live || r.healing:
+	case r.dead || !r.live || r.blind || r.healing:
 	case t.cut > r.cut:
 		r.b.heal(r)
 	case t.tip > r.last:

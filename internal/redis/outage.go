@@ -1,0 +1,269 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/message"
+)
+
+// What is kept while Redis is away.
+const (
+	outboxRoom   = 10_000 // messages of one room
+	outboxFor    = 5 * time.Minute
+	unstored     = message.Low(1 << 61) // the bit P
+	beatFailures = 2                    // so many in a row are an outage
+)
+
+// outbox is what was shown on this node while Redis was away, and is stored when it is back.
+type outbox struct {
+	mu    sync.Mutex
+	away  bool
+	since time.Time // when the oldest message in it came; zero: none did
+	rooms map[message.Room][]*parked
+	bytes int64
+	keys  map[string]broker.Receipt
+}
+
+// parked is a message in the outbox.
+type parked struct {
+	job
+	floor message.Position // it may be stored behind this already; 0: it was never sent
+}
+
+// goAway begins an outage: from now on nothing waits for Redis, until watch has found it again.
+func (b *Broker) goAway(err error) {
+	b.outbox.mu.Lock()
+	begun := !b.outbox.away
+	b.outbox.away = true
+	b.outbox.mu.Unlock()
+	if !begun {
+		return
+	}
+	b.away.Store(true)
+	b.log.Warn("redis is away: messages reach this node's sessions alone until it is back", "error", err)
+	b.sink.Degraded("")
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, r := range b.rooms {
+		r.attachBlind()
+	}
+	signal(b.lost)
+}
+
+// watch ends outages, until the context ends; an error is one that no trying again cures.
+func (b *Broker) watch(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.lost:
+		}
+		for wait := redialFirst; ; wait = min(2*wait, redialMost) {
+			fresh := b.wire.client.Load() == nil
+			err := b.reach(ctx)
+			if fresh && refused(err) {
+				return fmt.Errorf("redis refuses us: check user, password and rights: %w", err)
+			}
+			if err == nil && b.flush(ctx) {
+				break
+			}
+			if !pause(ctx, wait) {
+				return nil
+			}
+		}
+		b.log.Info("redis is back")
+	}
+}
+
+// reach tells whether Redis answers; the first time it dials.
+func (b *Broker) reach(ctx context.Context) error {
+	if b.wire.client.Load() == nil {
+		return b.connect(ctx)
+	}
+	return b.beat(ctx)
+}
+
+// parkAll keeps a batch for when Redis is back and shows it on this node; false: it is back. tried is the position behind
+// which it may be stored already; 0: it was never sent.
+func (b *Broker) parkAll(name message.Room, ch string, batch []*job, tried message.Position) bool {
+	if reject, _ := b.cfg.Reject.Lookup(name); reject || !b.open.Load() {
+		b.refuse(batch, notExecuted, broker.ErrUnavailable)
+		return true
+	}
+	b.outbox.mu.Lock()
+	defer b.outbox.mu.Unlock()
+	if !b.outbox.away {
+		return false
+	}
+	for _, j := range batch {
+		receipt, err := b.park(name, ch, j, tried)
+		j.done <- outcome{receipt: receipt, err: err}
+	}
+	return true
+}
+
+// park keeps one message; the outbox's lock is held.
+func (b *Broker) park(name message.Room, ch string, j *job, tried message.Position) (broker.Receipt, error) {
+	o := &b.outbox
+	if first, ok := o.keys[j.key]; ok && j.key != "" {
+		first.Duplicate = true
+		return first, nil
+	}
+	late := !o.since.IsZero() && time.Since(o.since) > outboxFor
+	if late || len(o.rooms[name]) >= outboxRoom || o.bytes+int64(len(j.env)) > b.cfg.MaxOutbox {
+		return broker.Receipt{}, broker.ErrOverloaded
+	}
+	m := *j.m // the Sink's own
+	if tried == 0 {
+		m.ID.Low |= unstored
+	}
+	kept := m
+	m.ID.Position = message.At(b.clock.millis()-10_000, 0)
+	if r := b.find(ch); r != nil {
+		r.show(&m)
+	}
+	kept.ID.Position = m.ID.Position
+	receipt := broker.Receipt{ID: m.ID, Timestamp: m.Timestamp, Degraded: true}
+	if j.key != "" {
+		o.keys[j.key] = receipt
+	}
+	if m.Ephemeral {
+		return receipt, nil
+	}
+	if o.since.IsZero() {
+		o.since = time.Now()
+	}
+	p := &parked{job: job{m: &kept, env: string(appendEnv(nil, &kept, kept.ID.Position)), key: j.key}, floor: tried}
+	o.rooms[name] = append(o.rooms[name], p)
+	o.bytes += int64(len(p.env))
+	return receipt, nil
+}
+
+// flush stores what the outbox has, room by room in order, and ends the outage; false: it has not ended.
+func (b *Broker) flush(ctx context.Context) bool {
+	for {
+		b.outbox.mu.Lock()
+		name, batch := b.outbox.next()
+		if len(batch) == 0 {
+			b.outbox.away, b.outbox.since = false, time.Time{}
+			clear(b.outbox.keys)
+			b.away.Store(false)
+			b.outbox.mu.Unlock()
+			b.sink.Restored("")
+			return true
+		}
+		b.outbox.mu.Unlock()
+		if !b.unpark(ctx, name, batch) {
+			return false
+		}
+	}
+}
+
+// next is the next batch to store, which stays where it is; the lock is held.
+func (o *outbox) next() (message.Room, []*parked) {
+	for name, ps := range o.rooms {
+		n, size := 0, 0
+		for n < len(ps) && n < batchMessages && (n == 0 || size+len(ps[n].env) <= batchBytes) {
+			size += len(ps[n].env)
+			n++
+		}
+		return name, ps[:n:n]
+	}
+	return "", nil
+}
+
+// count is how many messages it has.
+func (o *outbox) count() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, ps := range o.rooms {
+		n += len(ps)
+	}
+	return n
+}
+
+// drop takes the room's first n messages out.
+func (o *outbox) drop(name message.Room, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ps := o.rooms[name]
+	for _, p := range ps[:n] {
+		o.bytes -= int64(len(p.env))
+	}
+	if o.rooms[name] = ps[n:]; len(ps) == n {
+		delete(o.rooms, name)
+	}
+}
+
+// unpark stores a batch. If the outcome is unknown, the next try looks for it first.
+func (b *Broker) unpark(ctx context.Context, name message.Room, batch []*parked) bool {
+	ch := b.keys.channel(name)
+	f := floors{guard: b.delivered(ch)}
+	jobs := make([]*job, len(batch))
+	for i, p := range batch {
+		jobs[i] = &p.job
+		if p.floor != 0 && (f.retry == 0 || p.floor < f.retry) {
+			f.retry = p.floor
+		}
+	}
+	known := b.position(ch)
+	keys, args := b.publishArgs(name, ch, jobs, f)
+	reply, err := b.wire.script(ctx, publishScript, keys, args)
+	switch {
+	case err == nil:
+	case judge(err) == hopeless:
+		b.log.Error("messages of an outage are lost: a key of their room holds something else", "room", string(name), "count", len(batch), "error", err)
+		b.outbox.drop(name, len(batch))
+		return true
+	default:
+		for _, p := range batch {
+			if p.floor == 0 {
+				p.floor = known
+			}
+		}
+		b.refused.warn(b.log, "messages of an outage could not be stored yet", "error", err)
+		return false
+	}
+	_, pushes, err := readReply(jobs, reply, b.clock.now)
+	if err != nil {
+		b.refused.warn(b.log, "the answer to messages of an outage is not understood", "error", err)
+	}
+	b.touch(name)
+	b.own(ch, pushes)
+	b.outbox.drop(name, len(batch))
+	return true
+}
+
+// attachBlind makes the room live though nothing is known of it. What is stored from now on will be read when Redis is back.
+func (r *room) attachBlind() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dead || r.live {
+		return
+	}
+	r.live, r.blind, r.base = true, true, r.b.Now()
+	r.b.sink.Live(r.name, 0, true)
+}
+
+// show delivers a message that is not stored yet. It bears the position of what was delivered before it; if nothing was,
+// the one it has.
+func (r *room) show(m *message.Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last != 0 {
+		m.ID.Position = r.last
+	}
+	if r.dead || !r.live || r.recent.has(m.ID.Low) {
+		return
+	}
+	r.recent.add(m.ID.Low, r.b.elapsed())
+	e := message.Entry{Message: m, Flags: message.Degraded}
+	if m.Ephemeral {
+		e.Flags = message.Ephemeral
+	}
+	r.b.sink.Append(e)
+}
