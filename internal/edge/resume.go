@@ -1,14 +1,9 @@
 package edge
 
 import (
-	"time"
-
+	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
 )
-
-// inexact is how far back an id counts that was given for another room than its own: the write timeout, and the time to
-// notice and heal an outage. Within it a message of one room may have reached a session after a newer one of another.
-const inexact = 30 * time.Second
 
 // resumePoints tells from the ids of a URL where each of the session's rooms goes on.
 type resumePoints struct {
@@ -39,7 +34,7 @@ func (p resumePoints) of(room message.Room) (from message.ID, ok bool) {
 		}
 	}
 	if from.IsZero() {
-		from = message.ID{Position: p.newest.Before(inexact)}
+		from = message.ID{Position: p.newest.Before(hub.Inexact)}
 	}
 	return from, true
 }
@@ -50,8 +45,5 @@ func resumeFrom(room message.Room, lastID string) (from message.ID, ok bool) {
 	if !ok {
 		return message.ID{}, false
 	}
-	if id.Low.Tag() != room.Tag() {
-		id = message.ID{Position: id.Position.Before(inexact)}
-	}
-	return id, true
+	return hub.From(room, id), true
 }

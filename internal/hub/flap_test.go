@@ -123,7 +123,7 @@ func (f *flapper) connect(r *rig, rnd *rand.Rand, simple bool) {
 		case simple && f.only.Low.Tag() == room.Tag():
 			j.From, j.Resume = f.only, true
 		case simple:
-			j.From, j.Resume = message.ID{Position: f.only.Position.Before(inexact)}, true
+			j.From, j.Resume = message.ID{Position: f.only.Position.Before(Inexact)}, true
 		default:
 			j.From, j.Resume = id, true
 		}

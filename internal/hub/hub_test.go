@@ -618,7 +618,7 @@ func TestInexactResumeOnAYoungNodeIsNoGap(t *testing.T) {
 		w := &socket{}
 		s, err := r.h.Open(Open{ID: "s", User: "s", Writer: w, Anchor: "x", Fallback: message.Global, Joins: []Join{
 			{Room: "x", From: id, Resume: true, Frame: &frame.Subscribed{Room: "x"}},
-			{Room: message.Global, From: message.ID{Position: id.Position.Before(inexact)}, Resume: true},
+			{Room: message.Global, From: message.ID{Position: id.Position.Before(Inexact)}, Resume: true},
 		}})
 		if err != nil {
 			t.Fatal(err)

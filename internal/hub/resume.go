@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// inexact is what a position loses when it stands for another room: the write timeout, and detection and healing of an
+	// Inexact is what a position loses when it stands for another room: the write timeout, and detection and healing of an
 	// outage.
-	inexact = 30 * time.Second
+	Inexact = 30 * time.Second
 	// ahead is how far beyond the broker's clock a position may lie: further on, it was not made here.
 	ahead = 10 * time.Second
 )
@@ -59,7 +59,7 @@ func (sh *shard) dropped(m *member, n int64) {
 // knows of any more: an inexact one is looked for further back, but says no less.
 func (m *member) given() message.Position {
 	if m.res != nil && m.res.from.Low == 0 && m.at == m.res.from.Position {
-		return m.at.After(inexact)
+		return m.at.After(Inexact)
 	}
 	return m.at
 }

@@ -184,10 +184,18 @@ func (s *Session) ask(js []Join, call *joining, opening bool) []*member {
 	return ms
 }
 
+// From is where a room goes on behind id: exactly there if it is one of the room's, else inexactly.
+func From(room message.Room, id message.ID) message.ID {
+	if id.Low.Tag() != room.Tag() {
+		return message.ID{Position: id.Position.Before(Inexact)}
+	}
+	return id
+}
+
 // Past is where a session stands that knows no position yet: 30 s back, but never before this hub: nothing older is owed to
 // it, and no broker need vouch for it.
 func (h *Hub) Past() message.Position {
-	return max(h.feed.Now().Before(inexact), message.Position(h.born.Load()))
+	return max(h.feed.Now().Before(Inexact), message.Position(h.born.Load()))
 }
 
 func (s *Session) refuse(ms []*member) {

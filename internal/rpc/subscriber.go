@@ -21,9 +21,6 @@ const (
 	defaultKeepalive = 25 * time.Second
 	minKeepalive     = time.Second
 	maxKeepalive     = 10 * time.Minute
-	// inexact is how far back an id counts that was given for another room than its own: as with sessions, the write timeout
-	// and the time to notice and heal an outage.
-	inexact = 30 * time.Second
 	// closeSlow is the code with which the hub shuts a session that does not read; the only other one says that a room was
 	// not to be had.
 	closeSlow = 4000
@@ -131,10 +128,7 @@ func start(r *realtimev1.RoomStart) (hub.Join, error) {
 	if !ok {
 		return hub.Join{}, &message.Error{Err: errPosition, Field: "after_id", Text: "after_id is not the id of a message or of Subscribed.latest_id: leave it empty to begin now"}
 	}
-	if id.Low.Tag() != room.Tag() {
-		id = message.ID{Position: id.Position.Before(inexact)}
-	}
-	j.From, j.Resume = id, true
+	j.From, j.Resume = hub.From(room, id), true
 	return j, nil
 }
 
