@@ -1,16 +1,18 @@
 // Package auth turns a token into the identity behind it: who it is, what it may do in which rooms, and until when. Tokens
 // are JWTs in compact form; which keys and algorithms count is fixed by the configuration, never by a token.
 //
-// It reads keys when a Verifier is made and then neither files nor the network: nothing in a token is ever a path, an
-// address or the name of a key. It decides nothing about sessions; edge and rpc ask it and act on the answer. Only a token
-// whose signature holds has its claims read, and what is wrong with one is for the log: the peer gets one answer for all
-// reasons.
+// Keys are read when a Verifier is made, and again by Run, from the files and URLs of the configuration. Judging a token
+// touches neither files nor the network: nothing in it is ever a path or an address, and a key that it names is looked up
+// among those of its issuer. It decides nothing about sessions; edge and rpc ask it and act on the answer. Only a token whose
+// signature holds has its claims read, but for iss where there are several issuers; what is wrong with one is for the log: the
+// peer gets one answer for all reasons.
 package auth
 
 import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -22,6 +24,8 @@ import (
 var (
 	ErrToken   = errors.New("token refused")
 	ErrExpired = errors.New("token expired")
+	// ErrUnknownKey is an ErrToken too: the token names a key that its issuer has not, or not yet.
+	ErrUnknownKey = fmt.Errorf("%w: unknown key", ErrToken)
 )
 
 const (
@@ -55,24 +59,37 @@ type Identity struct {
 type Config struct {
 	Keys        []string          // each a file's path or "env:NAME": a PEM key or certificate, or the bytes of a secret
 	Secret      []byte            // one more key, of the program's own: at least 32 random bytes; nil: none
+	KeySets     []string          // JSON Web Key Sets, each a URL or a file's path
 	Algorithms  []string          // the only ones accepted; empty: one per key by its kind (HS256, RS256, ES* by curve, EdDSA)
-	Issuer      string            // iss must be it; empty: iss is not looked at
+	Issuer      string            // of the keys above: iss must be it; empty: any that none of Issuers is
 	Audience    string            // aud must be or hold it; empty: aud is not looked at
+	Issuers     []Issuer          // more, with keys of their own
 	MaxLifetime time.Duration     // from iat to exp, without iat from now to exp; 0: 24 h
 	Rooms       map[string]string // grants of a token that says none; nil: everything in every room
+
+	PlainHTTP bool         // key sets may come over http:// from beyond this machine: whoever is in between can sign
+	Logger    *slog.Logger // what Run could not read; nil: silent
+}
+
+// Issuer is one whose tokens are judged by its keys alone, which judge nobody else's.
+type Issuer struct {
+	Name     string   // iss is it
+	Audience string   // as Config's
+	KeySets  []string // as Config's
 }
 
 // Verifier judges tokens. It is safe for concurrent use.
 type Verifier struct {
-	keys             []*key
-	issuer, audience string
-	maxLifetime      time.Duration
-	rooms            *Grants
-	grants           *lru.Cache[[sha256.Size]byte, *Grants] // by the digest of rt.rooms as written
+	issuers     []*issuer
+	watched     []*watched
+	remotes     []*remote
+	maxLifetime time.Duration
+	rooms       *Grants
+	grants      *lru.Cache[[sha256.Size]byte, *Grants] // by the digest of rt.rooms as written
 }
 
-// New reads the keys. It refuses weak and misplaced ones, and algorithms that would never be used; the error names a key by
-// its path or variable, never by its value.
+// New reads the keys that are in files and variables; those behind URLs come with Run. It refuses weak and misplaced ones, and
+// algorithms that would never be used; the error names a key by its path or variable, never by its value.
 func New(cfg Config) (*Verifier, error) {
 	if cfg.MaxLifetime < 0 {
 		return nil, fmt.Errorf("maximum lifetime of tokens: %v is negative", cfg.MaxLifetime)
@@ -83,30 +100,22 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Rooms == nil {
 		cfg.Rooms = map[string]string{"*": (Receive | Write | See | History).String()}
 	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	rooms, err := CompileGrants(cfg.Rooms)
 	if err != nil {
 		return nil, fmt.Errorf("grants of tokens that say none: %w", err)
-	}
-	keys, err := loadAll(cfg.Keys)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.Secret != nil {
-		keys = append(keys, &key{name: "of the program", kind: secretKind, public: cfg.Secret, private: cfg.Secret})
-	}
-	if len(keys) == 0 {
-		return nil, errors.New("no key to verify tokens with")
-	}
-	if err := pin(keys, cfg.Algorithms); err != nil {
-		return nil, err
 	}
 	cache, err := lru.New[[sha256.Size]byte, *Grants](cachedGrants)
 	if err != nil {
 		return nil, err
 	}
-	return &Verifier{
-		keys: keys, issuer: cfg.Issuer, audience: cfg.Audience, maxLifetime: cfg.MaxLifetime, rooms: rooms, grants: cache,
-	}, nil
+	v := &Verifier{maxLifetime: cfg.MaxLifetime, rooms: rooms, grants: cache}
+	if err := v.open(&cfg); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // Verify returns the identity behind a token, or an error around ErrExpired, if the token was good once, or else ErrToken.
@@ -120,45 +129,30 @@ func (v *Verifier) Verify(token string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	alg, err := s.header(header)
+	alg, kid, err := s.header(header)
 	if err != nil {
 		return Identity{}, err
 	}
-	if err := v.checkSignature(alg, signed, signature); err != nil {
+	i, err := v.issuerOf(s, payload)
+	if err != nil {
+		return Identity{}, err
+	}
+	if err := i.checkSignature(alg, kid, signed, signature); err != nil {
 		return Identity{}, err
 	}
 	c, err := s.claims(payload)
 	if err != nil {
 		return Identity{}, err
 	}
-	return v.judge(c)
-}
-
-// checkSignature tries each key that alg is pinned to.
-func (v *Verifier) checkSignature(alg, signed string, signature []byte) error {
-	tried := false
-	for _, k := range v.keys {
-		m := find(k.methods, alg)
-		if m == nil {
-			continue
-		}
-		if m.Verify(signed, signature, k.public) == nil {
-			return nil
-		}
-		tried = true
-	}
-	if !tried {
-		return refuse("alg %s is none of the configured ones", quoted(alg))
-	}
-	return refuse("no key verifies the signature")
+	return v.judge(i, c)
 }
 
 // judge decides about claims that the issuer signed. Expiry comes last: only what is otherwise good has expired.
-func (v *Verifier) judge(c claims) (Identity, error) {
-	if v.issuer != "" && c.issuer != v.issuer {
+func (v *Verifier) judge(i *issuer, c claims) (Identity, error) {
+	if i.name != "" && c.issuer != i.name {
 		return Identity{}, refuse("iss %s is not the configured issuer", quoted(c.issuer))
 	}
-	if v.audience != "" && !slices.Contains(c.audience, v.audience) {
+	if i.audience != "" && !slices.Contains(c.audience, i.audience) {
 		return Identity{}, refuse("the configured audience is not in aud")
 	}
 	grants, err := v.grantsOf(c.rooms)

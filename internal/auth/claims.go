@@ -32,9 +32,9 @@ type claims struct {
 	maxSessions                  int
 }
 
-// header returns alg. What would change the meaning of a token or bring a key along is refused; kid is a hint that nobody
-// needs, since every key is tried.
-func (s *scratch) header(b []byte) (alg string, err error) {
+// header returns alg, and kid if there is one. What would change the meaning of a token or bring a key along is refused. kid is
+// compared with those of a set and nothing else: keys that belong to none are tried whatever it says.
+func (s *scratch) header(b []byte) (alg, kid string, err error) {
 	err = s.document("header", b, func(name []byte) (err error) {
 		switch string(name) {
 		case "alg":
@@ -47,7 +47,7 @@ func (s *scratch) header(b []byte) (alg string, err error) {
 			}
 			return err
 		case "kid":
-			kid, err := s.text("kid", maxKidBytes)
+			kid, err = s.text("kid", maxKidBytes)
 			if err == nil && strings.ContainsFunc(kid, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 				return refuse("kid has control characters")
 			}
@@ -58,9 +58,21 @@ func (s *scratch) header(b []byte) (alg string, err error) {
 		return s.skip("header")
 	})
 	if err == nil && alg == "" {
-		return "", refuse("alg is missing")
+		return "", "", refuse("alg is missing")
 	}
-	return alg, err
+	return alg, kid, err
+}
+
+// issuer reads iss of a payload that nobody has vouched for yet: it says whose keys to try, and counts when they have.
+func (s *scratch) issuer(b []byte) (iss string, err error) {
+	err = s.document("payload", b, func(name []byte) (err error) {
+		if string(name) == "iss" {
+			iss, err = s.text("iss", MaxTokenBytes)
+			return err
+		}
+		return s.skip("payload")
+	})
+	return iss, err
 }
 
 // claims reads a payload that the issuer signed.

@@ -26,6 +26,7 @@ import (
 const (
 	minSecretBytes = 32
 	minRSABits     = 2048
+	maxRSABits     = 16 << 10 // what is longer takes too long to verify with
 	maxKeyBytes    = 64 << 10 // of a file; a chain of certificates is a few KiB
 )
 
@@ -71,52 +72,56 @@ func find(methods []jwt.SigningMethod, alg string) jwt.SigningMethod {
 	return nil
 }
 
-// key is one configured key.
+// key is one that verifies.
 type key struct {
-	name    string // its path or "env:NAME", never its value
+	name    string // its path or "env:NAME", or which one it is of a set; never its value
 	kind    *kind
+	kid     string              // of a set; "": it has none
+	alg     string              // the only one it is for, says its set; "": what fits it
+	inSet   bool                // a token that names a key names this one by kid; a key of no set is tried for every token
 	public  any                 // verifies: []byte, *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
 	private any                 // signs; nil: only the public half is known
 	methods []jwt.SigningMethod // it verifies these alone
 }
 
-func loadAll(names []string) ([]*key, error) {
-	var keys []*key
-	var errs []error
-	for _, name := range names {
-		k, err := load(name)
-		keys, errs = append(keys, k), append(errs, err)
-	}
-	return keys, errors.Join(errs...)
-}
-
-// pin gives each key its methods. What would never be used is a mistake: an algorithm that fits no key, and a key that
-// none of the algorithms fits.
-func pin(keys []*key, algorithms []string) error {
-	if len(algorithms) == 0 {
-		for _, k := range keys {
-			k.methods = k.kind.methods[:1]
-		}
-		return nil
-	}
+// checkAlgorithms refuses what would never be used: an algorithm that fits no key. Of sets one cannot know before they come.
+func checkAlgorithms(algorithms []string, keys []*key, sets bool) error {
 	for _, alg := range algorithms {
 		if !slices.ContainsFunc(kinds, func(k *kind) bool { return find(k.methods, alg) != nil }) {
 			return unknownAlgorithm(alg)
 		}
-		fits := false
-		for _, k := range keys {
-			if m := find(k.kind.methods, alg); m != nil {
-				fits, k.methods = true, append(k.methods, m)
-			}
+		if sets && find(secretKind.methods, alg) == nil {
+			continue
 		}
-		if !fits {
+		if !slices.ContainsFunc(keys, func(k *key) bool { return find(k.kind.methods, alg) != nil }) {
 			return fmt.Errorf("algorithm %s fits none of the keys", alg)
 		}
 	}
-	for _, k := range keys {
-		if k.methods == nil {
-			return fmt.Errorf("key %s: none of the algorithms fits %s, it takes %s", k.name, k.kind.name, k.kind.algorithms())
+	return nil
+}
+
+// pin gives a key its methods: the one its set names, else those of the algorithms that fit it, else the default of its kind.
+func (k *key) pin(algorithms []string) error {
+	if len(algorithms) == 0 {
+		k.methods = k.kind.methods[:1]
+	}
+	for _, alg := range algorithms {
+		if m := find(k.kind.methods, alg); m != nil {
+			k.methods = append(k.methods, m)
 		}
+	}
+	if k.alg != "" {
+		own := find(k.kind.methods, k.alg)
+		if own == nil {
+			return fmt.Errorf("alg %s does not fit %s, which takes %s", quoted(k.alg), k.kind.name, k.kind.algorithms())
+		}
+		if len(algorithms) > 0 && find(k.methods, k.alg) == nil {
+			return fmt.Errorf("alg %s is none of the configured ones", k.alg)
+		}
+		k.methods = []jwt.SigningMethod{own}
+	}
+	if k.methods == nil {
+		return fmt.Errorf("none of the algorithms fits %s, it takes %s", k.kind.name, k.kind.algorithms())
 	}
 	return nil
 }
@@ -142,7 +147,7 @@ func load(name string) (*key, error) {
 			err = errors.New("the variable is not set")
 		}
 	} else {
-		b, exposed, err = readFile(name)
+		b, exposed, err = readFile(name, maxKeyBytes)
 	}
 	if name != "" && errors.Is(err, fs.ErrNotExist) && !isPath(name) {
 		return nil, errors.New("a key is given as its file's path or env:NAME: there is no file of the name given, which is not shown as it may be the key itself")
@@ -167,21 +172,21 @@ func isPath(name string) bool {
 }
 
 // readFile returns a file's bytes without a final newline, and whether everybody may read it.
-func readFile(path string) (b []byte, exposed bool, err error) {
+func readFile(path string, most int) (b []byte, exposed bool, err error) {
 	f, err := os.Open(path)
 	if err == nil {
 		defer f.Close()
 		var info fs.FileInfo
 		if info, err = f.Stat(); err == nil {
 			exposed = info.Mode()&0o004 != 0
-			b, err = io.ReadAll(io.LimitReader(f, maxKeyBytes+1))
+			b, err = io.ReadAll(io.LimitReader(f, int64(most)+1))
 		}
 	}
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
 		err = pe.Err // who reports it names the path
 	}
-	if err == nil && len(b) > maxKeyBytes {
-		err = fmt.Errorf("the file is larger than %d bytes: it is no key", maxKeyBytes)
+	if err == nil && len(b) > most {
+		err = fmt.Errorf("the file is larger than %d bytes: it is no key", most)
 	}
 	return bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r")), exposed, err
 }
@@ -299,6 +304,8 @@ func kindOf(public any) (*kind, error) {
 	case *rsa.PublicKey:
 		if bits := p.N.BitLen(); bits < minRSABits {
 			return nil, fmt.Errorf("an RSA key of %d bits, it must have at least %d", bits, minRSABits)
+		} else if bits > maxRSABits {
+			return nil, fmt.Errorf("an RSA key of %d bits, it must have at most %d", bits, maxRSABits)
 		}
 		return rsaKind, nil
 	case *ecdsa.PublicKey:

@@ -22,10 +22,13 @@ type Serve struct {
 	GRPCRate       *int              `name:"grpc-rate" placeholder:"N" help:"Publishes a second of each backend; 0: any number. Unless set 5000, and any number on loopback."`
 	OpsAddr        string            `default:"127.0.0.1:8081" help:"Where operators scrape: /metrics, /healthz, /readyz."`
 	Origin         []string          `placeholder:"SCHEME://HOST[:PORT]" sep:"," help:"Pages that may connect, besides those of the edge's own address. Repeatable."`
-	JWTKey         []string          `name:"jwt-key" sep:"," placeholder:"FILE|env:NAME" help:"Key that verifies sessions' tokens: a PEM public key or certificate, or a secret of at least 32 bytes. Repeatable."`
+	JWTKey         []string          `name:"jwt-key" sep:"," placeholder:"FILE|env:NAME" help:"Key that verifies sessions' tokens: a PEM public key or certificate, or a secret of at least 32 bytes. A file is read again when it changes. Repeatable."`
+	JWKSURL        []string          `name:"jwks-url" sep:"," placeholder:"[ISS=]URL" help:"Key set (JWKS) that verifies sessions' tokens, fetched again and again; with ISS those of this issuer alone. Repeatable."`
+	JWKSFile       []string          `name:"jwks-file" sep:"," placeholder:"[ISS=]FILE" help:"The same from a file, read again when it changes. Repeatable."`
+	JWKSInsecure   bool              `name:"jwks-insecure" help:"Let --jwks-url be http:// beyond loopback: whoever is in between can sign tokens."`
 	JWTAlg         []string          `name:"jwt-alg" sep:"," placeholder:"ALG" help:"Algorithms of tokens that count, such as RS256; by default what fits each key. Repeatable."`
-	JWTIssuer      string            `name:"jwt-issuer" placeholder:"ISS" help:"Tokens must be issued by it."`
-	JWTAudience    string            `name:"jwt-audience" placeholder:"AUD" help:"Tokens must be for it."`
+	JWTIssuer      string            `name:"jwt-issuer" placeholder:"ISS" help:"Tokens must be issued by it, or by an issuer that has a key set of its own."`
+	JWTAudience    []string          `name:"jwt-audience" sep:"," placeholder:"[ISS=]AUD" help:"Tokens must be for it; with ISS, an issuer of --jwks-url or --jwks-file, its tokens. Repeatable."`
 	JWTMaxLifetime time.Duration     `name:"jwt-max-lifetime" default:"24h" help:"Tokens that live longer are refused."`
 	Grant          map[string]string `placeholder:"ROOM=OPS" help:"What a token that names no rooms may do, and a session without a token: ROOM is a name, or a prefix and *; OPS are letters of rwph: receive, write, see who is there, history. Everything everywhere if not given. Repeatable."`
 	Anonymous      bool              `help:"Let sessions in that have no token: whoever reaches the edge is somebody."`

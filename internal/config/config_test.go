@@ -66,7 +66,7 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 	}
 	want := []string{
 		"config", "dev", "edge-addr", "edge-tls-cert", "edge-tls-key", "grpc-addr", "grpc-tls-cert", "grpc-tls-key", "grpc-insecure", "grpc-key", "grpc-rate", "ops-addr", "origin",
-		"jwt-key", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
+		"jwt-key", "jwks-url", "jwks-file", "jwks-insecure", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
 		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes", "max-data", "log-bytes",
 		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl", "drain-timeout", "drain-delay", "drain-window",
 		"timer-slack", "log-level", "pprof",

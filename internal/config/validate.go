@@ -26,6 +26,7 @@ func (c *Serve) Validate() error {
 			p.add("--%s-tls-cert and --%[1]s-tls-key need each other", f.name)
 		}
 	}
+	c.checkTokens(&p)
 	c.checkSessions(&p)
 	c.checkBackends(&p)
 	c.checkSizes(&p)
@@ -33,12 +34,6 @@ func (c *Serve) Validate() error {
 }
 
 func (c *Serve) checkSessions(p *problems) {
-	if !c.Dev && !c.Anonymous && len(c.JWTKey) == 0 {
-		p.add("--jwt-key is missing: without one no token can be verified; say --anonymous to let everybody in, or --dev to try things out")
-	}
-	if len(c.JWTKey) == 0 && (len(c.JWTAlg) > 0 || c.JWTIssuer != "" || c.JWTAudience != "") {
-		p.add("--jwt-alg, --jwt-issuer and --jwt-audience say nothing without --jwt-key")
-	}
 	for t, kind := range c.Type {
 		if kind != "stored" && kind != "ephemeral" {
 			p.add("--type: %s=%s: the kind is stored or ephemeral", t, kind)

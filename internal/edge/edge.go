@@ -45,10 +45,13 @@ type Config struct {
 	Origins         []string // exact scheme://host:port of pages that may connect, besides those of the edge's own address
 	LoopbackOrigins bool     // pages from localhost, any port, may connect: for development
 
-	Verify       func(token string) (auth.Identity, error) // nil: no token is valid. Errors: auth.ErrExpired, ErrRevoked, any other: a bad one
-	NoQueryToken bool                                      // a token in the URL is not looked at: proxies log URLs
-	Anonymous    bool                                      // sessions without a token are let in, their user is the session
-	Grants       *auth.Grants                              // of anonymous sessions; nil: everything in all rooms
+	Verify func(token string) (auth.Identity, error) // nil: no token is valid. Errors: auth.ErrExpired, ErrRevoked, any other: a bad one
+	// Refresh keeps what Verify judges by fresh until its context ends, and calls tried once it has it or could not get it:
+	// sessions are let in from then on. nil: there is nothing to do.
+	Refresh      func(ctx context.Context, tried func())
+	NoQueryToken bool         // a token in the URL is not looked at: proxies log URLs
+	Anonymous    bool         // sessions without a token are let in, their user is the session
+	Grants       *auth.Grants // of anonymous sessions; nil: everything in all rooms
 
 	Presence  *presence.Presence // nil: nobody is told who is there
 	AwayAfter time.Duration      // a session that sends nothing is away after it; below 0: never. 5 min
@@ -187,6 +190,14 @@ func (e *Edge) Run(ctx context.Context, ready func()) error {
 	e.work.Go(func() { e.wheel.run(stop) })
 	if p != nil {
 		e.work.Go(p.run)
+	}
+	if e.cfg.Refresh != nil {
+		tried := make(chan struct{})
+		e.work.Go(func() { e.cfg.Refresh(base, func() { close(tried) }) })
+		select {
+		case <-tried:
+		case <-ctx.Done():
+		}
 	}
 	if e.state.CompareAndSwap(starting, serving) {
 		ready()

@@ -44,6 +44,7 @@ func (e *Edge) token(r *http.Request, inURL string) string {
 func (e *Edge) identify(token string) (identity, *refusal) {
 	if token == "" {
 		if !e.cfg.Anonymous {
+			e.metrics.noTokens.Add(1)
 			return identity{}, refuseToken
 		}
 		return identity{Identity: auth.Identity{Grants: e.cfg.Grants}, anonymous: true}, nil
@@ -71,7 +72,7 @@ func (e *Edge) verify(token string) (auth.Identity, error) {
 		err = message.CheckUser(id.User)
 	}
 	if err != nil {
-		e.metrics.badTokens.Add(1)
+		e.metrics.refusedToken(err)
 		e.log.Debug("token refused", "err", err)
 	}
 	return id, err

@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"errors"
 	"sync/atomic"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/frame"
 )
 
@@ -15,7 +17,10 @@ type Stats struct {
 	Frames      uint64                // frames received
 	Messages    uint64                // of these, messages published
 	RateLimited uint64                // of these, refused for their rate
-	BadTokens   uint64                // tokens that were not valid, of handshakes and auth frames
+	NoTokens    uint64                // handshakes without a token where one is needed
+	BadTokens   uint64                // tokens that were not valid, of handshakes and auth frames, and neither of these:
+	Expired     uint64                // were good once
+	UnknownKeys uint64                // name a key that their issuer has not
 	Errors      map[frame.Code]uint64 // error frames sent, by code
 	Closed      map[CloseCode]uint64  // sessions ended, by close code; 0: a code of the peer's own
 }
@@ -23,7 +28,8 @@ type Stats struct {
 // metrics are the counters themselves: plain atomics, since some are on hot paths. The tables are fixed, so what is sent
 // cannot make them grow.
 type metrics struct {
-	accepted, failed, frames, messages, rateLimited, badTokens atomic.Uint64
+	accepted, failed, frames, messages, rateLimited atomic.Uint64
+	noTokens, badTokens, expired, unknownKeys       atomic.Uint64
 
 	handshakes codeCounts
 	errors     codeCounts
@@ -64,6 +70,17 @@ func (c *codeCounts) all() map[frame.Code]uint64 {
 
 func (m *metrics) refused(f *refusal) { m.handshakes.add(f.code) }
 
+func (m *metrics) refusedToken(err error) {
+	switch {
+	case errors.Is(err, auth.ErrExpired):
+		m.expired.Add(1)
+	case errors.Is(err, auth.ErrUnknownKey):
+		m.unknownKeys.Add(1)
+	default:
+		m.badTokens.Add(1)
+	}
+}
+
 func (m *metrics) refusedFrame(code frame.Code) { m.errors.add(code) }
 
 func (m *metrics) closed(code CloseCode) {
@@ -81,7 +98,8 @@ func (e *Edge) Stats() Stats {
 	m := &e.metrics
 	st := Stats{
 		Sessions: e.sessions.Load(), Accepted: m.accepted.Load(), Failed: m.failed.Load(), Refused: m.handshakes.all(),
-		Frames: m.frames.Load(), Messages: m.messages.Load(), RateLimited: m.rateLimited.Load(), BadTokens: m.badTokens.Load(), Errors: m.errors.all(),
+		Frames: m.frames.Load(), Messages: m.messages.Load(), RateLimited: m.rateLimited.Load(), Errors: m.errors.all(),
+		NoTokens: m.noTokens.Load(), BadTokens: m.badTokens.Load(), Expired: m.expired.Load(), UnknownKeys: m.unknownKeys.Load(),
 		Closed: map[CloseCode]uint64{0: m.otherClose.Load()},
 	}
 	for i, c := range closeCounted {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,8 @@ import (
 type edges struct {
 	mu       sync.Mutex
 	all      []*edge.Edge
-	sessions int                    // how many they let in together
-	serve    func(*edge.Edge) error // runs one more, returns when it lets sessions in; nil unless the edges run
+	sessions int                           // how many they let in together
+	serve    func(*edge.Edge) <-chan error // runs one more, tells when it lets sessions in; nil unless the edges run
 	draining bool
 }
 
@@ -56,16 +57,25 @@ func (s sessions) Publish(ctx context.Context, m *message.Message, caller, key s
 	return s.Do(ctx, publish.Request{Message: m, Caller: caller, Key: key, Origin: publish.Session})
 }
 
+// add returns when the edge lets sessions in, if the others do. That may take a while, in which nobody else waits.
 func (es *edges) add(e *edge.Edge, sessions int) error {
 	es.mu.Lock()
-	defer es.mu.Unlock()
+	var up <-chan error
 	if es.serve != nil && !es.draining {
-		if err := es.serve(e); err != nil {
-			return err
-		}
+		up = es.serve(e)
 	}
 	es.all, es.sessions = append(es.all, e), es.sessions+sessions
-	return nil
+	es.mu.Unlock()
+	if up == nil {
+		return nil
+	}
+	err := <-up
+	if err != nil {
+		es.mu.Lock()
+		defer es.mu.Unlock()
+		es.all, es.sessions = slices.DeleteFunc(slices.Clone(es.all), func(one *edge.Edge) bool { return one == e }), es.sessions-sessions
+	}
+	return err
 }
 
 // run serves until ctx ends. ready is called when the edges added so far let sessions in.
@@ -86,15 +96,13 @@ func (es *edges) run(ctx context.Context, ready func()) error {
 	if len(es.all) == 0 {
 		ready()
 	}
-	es.serve = func(e *edge.Edge) error {
-		up := make(chan error, 1)
+	es.serve = func(e *edge.Edge) <-chan error {
+		up := make(chan error, 2)
 		g.Go(func() error {
-			if err := e.Run(ctx, func() { up <- nil }); err != nil {
-				up <- err // before it was ready: whoever adds it is told, the others go on
-			}
+			up <- e.Run(ctx, func() { up <- nil }) // an error comes before it was ready: whoever adds it is told, the others go on
 			return nil
 		})
-		return <-up
+		return up
 	}
 	es.mu.Unlock()
 	g.Go(func() error { // the group does not end while edges may come
@@ -137,7 +145,10 @@ func (es *edges) stats() (sum edge.Stats, sessions int) {
 		sum.Frames += s.Frames
 		sum.Messages += s.Messages
 		sum.RateLimited += s.RateLimited
+		sum.NoTokens += s.NoTokens
 		sum.BadTokens += s.BadTokens
+		sum.Expired += s.Expired
+		sum.UnknownKeys += s.UnknownKeys
 		addTo(sum.Refused, s.Refused)
 		addTo(sum.Errors, s.Errors)
 		addTo(sum.Closed, s.Closed)

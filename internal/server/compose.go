@@ -74,6 +74,9 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		parts.Presence = s.node.Presence()
 	}
 	s.rpc = rpc.New(ctx, calls, parts, s.log)
+	if err := s.instrumentKeys(meter); err != nil {
+		return err
+	}
 	return s.instrumentRPC(meter)
 }
 
@@ -132,6 +135,9 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 		h.Status, h.Reasons = "unready", []string{"draining"}
 	}
 	code := http.StatusOK
+	if s.verifier != nil && !s.verifier.Usable() && !s.cfg.Anonymous && !s.cfg.Dev { // other nodes may have keys
+		h.Status, h.Reasons = "unready", append(h.Reasons, "no_keys")
+	}
 	if h.Reasons != nil {
 		code = http.StatusServiceUnavailable
 	}

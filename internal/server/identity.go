@@ -39,21 +39,27 @@ func (s *Server) edgeConfig() (edge.Config, error) {
 		}
 		e.Grants = g
 	}
+	issuers := c.Issuers()
 	a := auth.Config{
-		Keys: c.JWTKey, Algorithms: c.JWTAlg, Issuer: c.JWTIssuer, Audience: c.JWTAudience, MaxLifetime: c.JWTMaxLifetime, Rooms: c.Grant,
+		Keys: c.JWTKey, KeySets: issuers[0].KeySets, Algorithms: c.JWTAlg, Issuer: issuers[0].Name, Audience: issuers[0].Audience,
+		MaxLifetime: c.JWTMaxLifetime, Rooms: c.Grant, PlainHTTP: c.JWKSInsecure, Logger: s.log,
 	}
-	if c.Dev && len(c.JWTKey) == 0 {
+	for _, i := range issuers[1:] {
+		a.Issuers = append(a.Issuers, auth.Issuer(i))
+	}
+	known := len(a.Keys) > 0 || len(a.KeySets) > 0 || len(a.Issuers) > 0
+	if c.Dev && !known {
 		s.devSecret = []byte(rand.Text() + rand.Text())
 		a.Secret = s.devSecret
 	}
-	if len(a.Keys) == 0 && a.Secret == nil {
+	if !known && a.Secret == nil {
 		return e, nil
 	}
 	v, err := auth.New(a)
 	if err != nil {
-		return e, fmt.Errorf("--jwt-key: %w", err)
+		return e, fmt.Errorf("--jwt-key, --jwks-url, --jwks-file: %w", err)
 	}
-	e.Verify = v.Verify
+	s.verifier, e.Verify, e.Refresh = v, v.Verify, v.Run
 	return e, nil
 }
 

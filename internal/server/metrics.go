@@ -7,6 +7,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/slack5/realtime/internal/auth"
 )
 
 // Version is what the binary was built from: the module's version, else the commit, else "devel".
@@ -71,5 +73,30 @@ func (s *Server) instrumentRPC(m metric.Meter) error {
 		o.ObserveInt64(limited, int64(st.RateLimited), publish)
 		return nil
 	}, failures, limited)
+	return err
+}
+
+// instrumentKeys registers how the key sets are that judge sessions' tokens.
+func (s *Server) instrumentKeys(m metric.Meter) error {
+	age, err := m.Float64ObservableGauge("realtime_jwks_age", metric.WithUnit("s"), metric.WithDescription("Since the key set that was fetched longest ago was; 0: none is fetched."))
+	if err != nil {
+		return err
+	}
+	fetches, err := m.Int64ObservableCounter("realtime_jwks_fetches", metric.WithUnit("{fetch}"), metric.WithDescription("Fetches of key sets, by result: ok, failed."))
+	if err != nil {
+		return err
+	}
+	result := func(r string) metric.ObserveOption { return metric.WithAttributes(attribute.String("result", r)) }
+	ok, failed := result("ok"), result("failed")
+	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		var st auth.Stats
+		if s.verifier != nil {
+			st = s.verifier.Stats()
+		}
+		o.ObserveFloat64(age, st.Age.Seconds())
+		o.ObserveInt64(fetches, int64(st.Fetched), ok)
+		o.ObserveInt64(fetches, int64(st.NotFetched), failed)
+		return nil
+	}, age, fetches)
 	return err
 }

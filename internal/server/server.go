@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/config"
 	"github.com/slack5/realtime/internal/node"
 	"github.com/slack5/realtime/internal/rpc"
@@ -43,7 +44,8 @@ type Server struct {
 	rpc       *rpc.Server
 	telemetry *telemetry.Providers
 
-	devSecret []byte // signs the tokens that development hands out; nil: none
+	devSecret []byte         // signs the tokens that development hands out; nil: none
+	verifier  *auth.Verifier // judges sessions' tokens; nil: there are no keys
 
 	edge, ops          *http.Server
 	edgeL, grpcL, opsL net.Listener

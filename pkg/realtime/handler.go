@@ -25,6 +25,9 @@ type AuthConfig struct {
 	Algorithms []string
 	Issuer     string // iss must be it; "": not looked at
 	Audience   string // aud must be or hold it; "": not looked at
+	// JWKSURL is where more keys are, as a JSON Web Key Set that is fetched while Hub.Run runs: https://, on this machine also
+	// http://. With it, Keys are those given here alone.
+	JWKSURL string
 }
 
 // HandlerConfig are the rules of a handler. The zero value lets everybody in without a token, into every room.
@@ -73,16 +76,17 @@ func NewHandler(hub *Hub, logger *slog.Logger, cfg HandlerConfig) *Handler {
 	logger = orSilent(logger)
 	h := &Handler{cfg: cfg, log: logger.With("component", "realtime")}
 	c := edge.Config{Path: cfg.Path, MaxSessions: cfg.MaxConnections, Origins: cfg.Origins, Anonymous: !cfg.AuthRequired}
-	verify, err := cfg.Auth.verify()
-	if err == nil && verify == nil && cfg.AuthRequired {
+	v, err := cfg.Auth.verifier(logger)
+	if err == nil && v == nil && cfg.AuthRequired {
 		err = errNoKey
 	}
 	if err != nil {
 		h.log.Error("every handshake is refused: tokens cannot be verified", "err", err)
 		c.Anonymous = false
-		verify = func(string) (auth.Identity, error) { return auth.Identity{}, auth.ErrToken }
+		c.Verify = func(string) (auth.Identity, error) { return auth.Identity{}, auth.ErrToken }
+	} else if v != nil {
+		c.Verify, c.Refresh = v.Verify, v.Run
 	}
-	c.Verify = verify
 	if cfg.OnConnect != nil {
 		c.Opened = func(conn *edge.Conn) { cfg.OnConnect(h.connection(conn)) }
 	}
@@ -102,28 +106,30 @@ func NewHandler(hub *Hub, logger *slog.Logger, cfg HandlerConfig) *Handler {
 	return h
 }
 
-var errNoKey = errors.New("AuthRequired without a key: set Auth.Keys, or REALTIME_JWT_KEY to a file or env:NAME")
+var errNoKey = errors.New("AuthRequired without a key: set Auth.Keys or Auth.JWKSURL, or REALTIME_JWT_KEY to a file or env:NAME")
 
-// verify makes what judges tokens: nil without a key.
-func (a AuthConfig) verify() (func(token string) (auth.Identity, error), error) {
-	c := auth.Config{Keys: a.Keys, Algorithms: a.Algorithms, Issuer: a.Issuer, Audience: a.Audience}
-	if len(c.Keys) == 0 {
+// verifier makes what judges tokens: nil without a key.
+func (a AuthConfig) verifier(logger *slog.Logger) (*auth.Verifier, error) {
+	c := auth.Config{Keys: a.Keys, Algorithms: a.Algorithms, Issuer: a.Issuer, Audience: a.Audience, Logger: logger}
+	if a.JWKSURL != "" {
+		if !strings.HasPrefix(a.JWKSURL, "https://") && !strings.HasPrefix(a.JWKSURL, "http://") {
+			return nil, errors.New("JWKSURL must be https://…")
+		}
+		c.KeySets = []string{a.JWKSURL}
+	}
+	if len(c.Keys) == 0 && len(c.KeySets) == 0 {
 		c.Keys = listed("REALTIME_JWT_KEY")
 		if len(c.Algorithms) == 0 {
 			c.Algorithms = listed("REALTIME_JWT_ALG")
 		}
 	}
-	if len(c.Keys) == 0 {
+	if len(c.Keys) == 0 && len(c.KeySets) == 0 {
 		if len(c.Algorithms) > 0 || c.Issuer != "" || c.Audience != "" {
 			return nil, errors.New("algorithms, issuer and audience say nothing without a key")
 		}
 		return nil, nil
 	}
-	v, err := auth.New(c)
-	if err != nil {
-		return nil, err
-	}
-	return v.Verify, nil
+	return auth.New(c)
 }
 
 func listed(variable string) []string {
