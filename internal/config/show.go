@@ -118,7 +118,7 @@ func withoutPassword(s string) (shown string, hidden bool) {
 		return s, false
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Host == "" || strings.Count(s, "://") > 1 { // the last: an issuer and a URL, of which only the first would be read
 		return redacted, true
 	}
 	if _, has := u.User.Password(); has {
