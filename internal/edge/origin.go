@@ -72,8 +72,9 @@ func isLoopback(host string) bool {
 }
 
 func (o *origins) tell(given, c string, ok bool) {
-	if len(given) > 256 {
-		given = given[:256]
+	const most = 256 // more than any host has
+	if len(given) > most {
+		given, ok = given[:most], false
 	}
 	o.mu.Lock()
 	known := o.told[given] || len(o.told) >= maxTold

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"crypto/tls"
 	"log/slog"
 	"net/http"
@@ -96,5 +97,18 @@ func TestARefusedOriginIsLoggedOnceWithAHint(t *testing.T) {
 	}
 	if !strings.Contains(logs.String(), `origin=https://x.example hint="--origin https://x.example"`) || strings.Contains(logs.String(), "\x1b") {
 		t.Errorf("logged:\n%s", logs.String())
+	}
+}
+
+func TestALongOriginIsToldShortened(t *testing.T) {
+	var log bytes.Buffer
+	o, err := newOrigins(nil, false, slog.New(slog.NewJSONHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, "/ws", nil)
+	r.Header.Set("Origin", "https://"+strings.Repeat("a", 10_000))
+	if o.allow(r) || log.Len() == 0 || log.Len() > 600 {
+		t.Errorf("logged %d bytes", log.Len())
 	}
 }

@@ -48,8 +48,10 @@ func (l *journal) String() string {
 }
 
 // logger is the program's own, into l and the test's output.
-func (l *journal) logger(t testing.TB) *slog.Logger {
-	return telemetry.NewLogger(io.MultiWriter(l, t.Output()), slog.LevelInfo)
+func (l *journal) logger(t testing.TB) *slog.Logger { return l.at(t, slog.LevelInfo) }
+
+func (l *journal) at(t testing.TB, level slog.Level) *slog.Logger {
+	return telemetry.NewLogger(io.MultiWriter(l, t.Output()), level)
 }
 
 // find returns the lines of a level that contain a text.
@@ -100,7 +102,8 @@ func StartServer(t testing.TB, args ...string) *Running {
 func startWith(t testing.TB, change func(*Server), args ...string) *Running {
 	t.Helper()
 	r := &Running{t: t, printed: &journal{}, log: &journal{}, ended: make(chan struct{})}
-	s, err := New(t.Context(), flags(t, args...), r.printed, r.log.logger(t))
+	cfg := flags(t, args...)
+	s, err := New(t.Context(), cfg, r.printed, r.log.at(t, cfg.LogLevel))
 	if err != nil {
 		t.Fatal(err)
 	}
