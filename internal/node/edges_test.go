@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"sync"
 	"testing"
 
@@ -107,6 +108,58 @@ func TestEdgesThatComeWhileTheNodeStartsAndEndsAreNoRace(t *testing.T) {
 	r.ready()
 	r.end()
 	wg.Wait()
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnEdgeLetsNobodyInBeforeItHasItsKeysAndHoldsUpNoOther(t *testing.T) {
+	n := compose(t)
+	r := start(t, n)
+	r.ready()
+	asked, answered, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	urls := make(chan string, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		urls <- open(t, n, edge.Config{Refresh: func(ctx context.Context, tried func()) {
+			close(asked)
+			<-answered
+			tried()
+			<-ctx.Done()
+			close(ended)
+		}})
+	})
+	<-asked
+	find(t, r.dial("a"), `"subscribed"`) // the one that was there
+	if st := n.Stats(); st.Sessions != 1 {
+		t.Errorf("%+v", st)
+	}
+	find(t, dial(t, open(t, n, edge.Config{})+"/ws/a"), `"subscribed"`)
+	select {
+	case <-urls:
+		t.Error("it is said to let sessions in")
+	default:
+	}
+	close(answered)
+	find(t, dial(t, <-urls+"/ws/a"), `"subscribed"`)
+	wg.Wait()
+	r.end()
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-ended:
+	default:
+		t.Error("its keys are kept when the node has ended")
+	}
+}
+
+func TestANodeThatEndsDoesNotWaitForKeys(t *testing.T) {
+	n := compose(t)
+	open(t, n, edge.Config{Refresh: func(ctx context.Context, tried func()) { <-ctx.Done(); tried() }})
+	r := &running{Node: n, t: t, ended: make(chan error, 1)}
+	r.run()
+	r.end()
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}

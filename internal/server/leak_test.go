@@ -47,7 +47,10 @@ func TestNothingSecretIsToldAnywhere(t *testing.T) {
 	}
 	r := StartServer(t, args...)
 	var told strings.Builder // what strangers are told: refusals, error frames, close reasons, statuses
-	use := func(token string) string { secrets = append(secrets, token, token[strings.LastIndexByte(token, '.')+1:]); return token }
+	use := func(token string) string {
+		secrets = append(secrets, token, token[strings.LastIndexByte(token, '.')+1:])
+		return token
+	}
 	mint := func(key string, claims jwt.MapClaims) string {
 		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(key))
 		if err != nil {

@@ -2,9 +2,13 @@ package realtime_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -242,4 +246,43 @@ func (n *told) String() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return strings.Join(n.all, ", ")
+}
+
+func TestAHandlerHasTheKeysThatItsURLPublishes(t *testing.T) {
+	t.Setenv("REALTIME_JWT_KEY", "/nowhere.pem") // which is not looked at
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":%q}]}`, base64.RawURLEncoding.EncodeToString(public))
+	}))
+	defer keys.Close()
+	j := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Minute).Unix()})
+	j.Header["kid"] = "k"
+	good, err := j.SignedString(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t).with(realtime.HandlerConfig{AuthRequired: true, Auth: realtime.AuthConfig{JWKSURL: keys.URL}})
+	p.until("it runs", func() bool { code, _ := p.status("/ws"); return code != http.StatusServiceUnavailable })
+	if s := p.connect("/ws?token=" + good); s.User != "alice" {
+		t.Errorf("user %s", s.User)
+	}
+	if code, _ := p.status("/ws?token=" + token(t, secret, nil)); code != http.StatusUnauthorized {
+		t.Errorf("another key's token: %d, want 401", code)
+	}
+}
+
+func TestAURLThatCannotBeTrustedLetsNobodyIn(t *testing.T) {
+	for _, url := range []string{"http://id.example/keys", "id.example/keys", "/etc/keys.json", "ftp://id.example/"} {
+		var log bytes.Buffer
+		p := start(t)
+		p.run(realtime.NewHub(p.logger))
+		p.serve(realtime.NewHandler(p.hub, slog.New(slog.NewTextHandler(&log, nil)), realtime.HandlerConfig{Auth: realtime.AuthConfig{JWKSURL: url}}))
+		p.until("it runs", func() bool { code, _ := p.status("/ws"); return code != http.StatusServiceUnavailable })
+		if code, _ := p.status("/ws"); code != http.StatusUnauthorized || !strings.Contains(log.String(), "https://") {
+			t.Errorf("%s: %d, logged %s", url, code, log.String())
+		}
+	}
 }
