@@ -51,8 +51,8 @@ func (p *idp) times() []time.Duration {
 	return t
 }
 
-// remotely runs body beside a verifier of one URL, in a bubble.
-func remotely(t *testing.T, set string, body func(v *Verifier, p *idp)) {
+// inBubble runs body beside a verifier of one URL, in a bubble.
+func inBubble(t *testing.T, set string, body func(v *Verifier, p *idp)) {
 	synctest.Test(t, func(t *testing.T) {
 		v, err := New(Config{KeySets: []string{"https://id.example/keys"}})
 		if err != nil {
@@ -76,7 +76,7 @@ func naming(kid string) string {
 }
 
 func TestAnUnknownKeyIsFetchedOnceForAllWhoNameItAndNotAgainSoon(t *testing.T) {
-	remotely(t, `{"keys":[`+firstKey+`]}`, func(v *Verifier, p *idp) {
+	inBubble(t, `{"keys":[`+firstKey+`]}`, func(v *Verifier, p *idp) {
 		if got := len(p.times()); got != 1 {
 			t.Fatalf("%d fetches at the start", got)
 		}
@@ -109,7 +109,7 @@ func TestAnUnknownKeyIsFetchedOnceForAllWhoNameItAndNotAgainSoon(t *testing.T) {
 }
 
 func TestManyUnknownKeysHaveTheSetFetchedAtABoundedRate(t *testing.T) {
-	remotely(t, `{"keys":[`+firstKey+`]}`, func(v *Verifier, p *idp) {
+	inBubble(t, `{"keys":[`+firstKey+`]}`, func(v *Verifier, p *idp) {
 		p.times()
 		for n := range 60 * 20 {
 			_, _ = v.Verify(naming(fmt.Sprint(n)))
@@ -123,7 +123,7 @@ func TestManyUnknownKeysHaveTheSetFetchedAtABoundedRate(t *testing.T) {
 }
 
 func TestANewKeyCountsSoonAfterItsFirstToken(t *testing.T) {
-	remotely(t, `{"keys":[`+firstKey+`]}`, func(v *Verifier, p *idp) {
+	inBubble(t, `{"keys":[`+firstKey+`]}`, func(v *Verifier, p *idp) {
 		_, _ = v.Verify(naming("noise")) // has taken what may be asked at once
 		synctest.Wait()
 		p.says(`{"keys":[` + firstKey + `,` + secondKey + `]}`)
@@ -141,7 +141,7 @@ func TestANewKeyCountsSoonAfterItsFirstToken(t *testing.T) {
 }
 
 func TestASetIsFetchedAgainAndAWithdrawnKeyEnds(t *testing.T) {
-	remotely(t, `{"keys":[`+firstKey+`,`+secondKey+`]}`, func(v *Verifier, p *idp) {
+	inBubble(t, `{"keys":[`+firstKey+`,`+secondKey+`]}`, func(v *Verifier, p *idp) {
 		p.says(`{"keys":[` + secondKey + `]}`)
 		time.Sleep(refreshEvery)
 		if _, err := v.Verify(naming("first")); !errors.Is(err, ErrUnknownKey) {
@@ -160,7 +160,7 @@ func TestASetIsFetchedAgainAndAWithdrawnKeyEnds(t *testing.T) {
 func TestWhatCannotBeFetchedOrIsEmptyLeavesTheKeys(t *testing.T) {
 	for name, bad := range map[string]string{"no answer": "", "an empty set": `{"keys":[]}`, "no set": `<html>`, "secrets alone": `{"keys":[{"kty":"oct","k":"AAAA"}]}`} {
 		t.Run(name, func(t *testing.T) {
-			remotely(t, `{"keys":[`+firstKey+`]}`, func(v *Verifier, p *idp) {
+			inBubble(t, `{"keys":[`+firstKey+`]}`, func(v *Verifier, p *idp) {
 				p.says(bad)
 				time.Sleep(24 * time.Hour)
 				if _, err := v.Verify(naming("first")); errors.Is(err, ErrUnknownKey) || !v.Usable() {
@@ -180,7 +180,7 @@ func TestWhatCannotBeFetchedOrIsEmptyLeavesTheKeys(t *testing.T) {
 }
 
 func TestWhatIsNotThereAtTheStartComesLater(t *testing.T) {
-	remotely(t, "", func(v *Verifier, p *idp) {
+	inBubble(t, "", func(v *Verifier, p *idp) {
 		if v.Usable() {
 			t.Error("there are keys")
 		}
