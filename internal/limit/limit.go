@@ -1,5 +1,5 @@
-// Package limit says how much of something a peer may do: token buckets now, later connection caps. It keeps counts of one
-// peer each and knows nothing of who that is, of frames or of answers.
+// Package limit says how much of something a peer may do: token buckets (a Bucket by itself; a Meter of eight bytes where there
+// are many), a gate for crowds, seats, and a bounded table of peers. It knows nothing of who they are, of frames or of answers.
 package limit
 
 import (
