@@ -21,7 +21,10 @@ type Serve struct {
 	GRPCKey        []Key             `name:"grpc-key" placeholder:"FILE|env:NAME" sep:"," help:"Key that backends call with: authorization: Bearer KEY. Repeatable, while one replaces another. None: whoever reaches the listener may call."`
 	GRPCRate       *int              `name:"grpc-rate" placeholder:"N" help:"Publishes a second of each backend; 0: any number. Unless set 5000, and any number on loopback."`
 	OpsAddr        string            `default:"127.0.0.1:8081" help:"Where operators scrape: /metrics, /healthz, /readyz."`
-	Origin         []string          `placeholder:"SCHEME://HOST[:PORT]" sep:"," help:"Pages that may connect, besides those of the edge's own address. Repeatable."`
+	Origin         []string          `placeholder:"SCHEME://HOST[:PORT]" sep:"," help:"Pages that may connect, besides those of the edge's own address; SCHEME://*.HOST.DOMAIN for all below a name. Repeatable."`
+	Host           []string          `placeholder:"NAME" sep:"," help:"Names under which sessions may connect, *.HOST.DOMAIN for all below one; their pages may. Addresses and localhost always may. Any if none is given. Repeatable."`
+	TrustedProxy   []string          `placeholder:"ADDRESS|CIDR" sep:"," help:"Proxies whose X-Forwarded-For tells where sessions come from. Repeatable."`
+	ProxyProtocol  bool              `help:"Connections of these proxies begin with a header of the PROXY protocol, which tells it."`
 	JWTKey         []string          `name:"jwt-key" sep:"," placeholder:"FILE|env:NAME" help:"Key that verifies sessions' tokens: a PEM public key or certificate, or a secret of at least 32 bytes. A file is read again when it changes. Repeatable."`
 	JWKSURL        []string          `name:"jwks-url" sep:"," placeholder:"[ISS=]URL" help:"Key set (JWKS) that verifies sessions' tokens, fetched again and again; with ISS those of this issuer alone. Repeatable."`
 	JWKSFile       []string          `name:"jwks-file" sep:"," placeholder:"[ISS=]FILE" help:"The same from a file, read again when it changes. Repeatable."`
@@ -42,6 +45,7 @@ type Serve struct {
 
 	MaxSessions int   `default:"10000" help:"Sessions at once; above, 503. Lowered with a warning if the file limit is too small."`
 	SndbufBytes Bytes `default:"64KiB" help:"Send buffer of a session's socket."`
+	Limits      `embed:""`
 	MaxData     Bytes `default:"64KiB" help:"The largest data of a message; send an id for what is larger. A session's whole frame has at most 64 KiB."`
 	LogBytes    Bytes `default:"256MiB" help:"Logs of all rooms on this node."`
 

@@ -42,7 +42,7 @@ func TestDefaultsAreThoseOfTheDocuments(t *testing.T) {
 		Dev: true, EdgeAddr: "127.0.0.1:8080", GRPCAddr: "127.0.0.1:9090", OpsAddr: "127.0.0.1:8081",
 		JWTMaxLifetime: 24 * time.Hour, QueryToken: true,
 		Presence: true, PresenceGrace: 8 * time.Second, PresenceAway: 5 * time.Minute, PresenceCountsAbove: 1000,
-		MaxSessions: 10_000, SndbufBytes: 64 << 10, MaxData: 64 << 10, LogBytes: 256 << 20,
+		MaxSessions: 10_000, SndbufBytes: 64 << 10, Limits: usualLimits(), MaxData: 64 << 10, LogBytes: 256 << 20,
 		MemoryBytes: 512 << 20, HistorySize: 10_000, HistoryTTL: 15 * time.Minute, IdempotencyTTL: 5 * time.Minute,
 		DrainTimeout: 25 * time.Second, DrainDelay: 5 * time.Second, DrainWindow: 15 * time.Second, TimerSlack: 2 * time.Millisecond, LogLevel: slog.LevelInfo,
 	}
@@ -65,9 +65,12 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 		}
 	}
 	want := []string{
-		"config", "dev", "edge-addr", "edge-tls-cert", "edge-tls-key", "grpc-addr", "grpc-tls-cert", "grpc-tls-key", "grpc-insecure", "grpc-key", "grpc-rate", "ops-addr", "origin",
+		"config", "dev", "edge-addr", "edge-tls-cert", "edge-tls-key", "grpc-addr", "grpc-tls-cert", "grpc-tls-key", "grpc-insecure", "grpc-key", "grpc-rate", "ops-addr", "origin", "host", "trusted-proxy", "proxy-protocol",
 		"jwt-key", "jwks-url", "jwks-file", "jwks-insecure", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
-		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes", "max-data", "log-bytes",
+		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes",
+		"session-rooms", "session-frames", "session-bytes", "session-pings", "session-subscribes", "session-statuses", "session-controls", "session-fragments", "session-buffer", "message-timeout",
+		"user-frames", "user-bytes", "user-new-rooms", "user-sessions",
+		"address-frames", "address-bytes", "address-sessions", "address-handshakes", "address-failures", "handshakes", "max-data", "log-bytes",
 		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl", "drain-timeout", "drain-delay", "drain-window",
 		"timer-slack", "log-level", "pprof",
 	}
@@ -141,6 +144,7 @@ func good() *Serve {
 	return &Serve{
 		Dev: true, EdgeAddr: ":1", GRPCAddr: "localhost:2", OpsAddr: "[::1]:3", MaxSessions: 1, SndbufBytes: 4 << 10, MaxData: 1 << 10, LogBytes: 4 << 20,
 		JWTMaxLifetime: 1, PresenceGrace: 1, PresenceCountsAbove: 1, MemoryBytes: 1, HistorySize: 1, HistoryTTL: 1, IdempotencyTTL: 1, DrainTimeout: 2, DrainDelay: 1, DrainWindow: 1,
+		Limits: Limits{SessionRooms: 1, SessionBuffer: 192 << 10, MessageTimeout: 1},
 	}
 }
 

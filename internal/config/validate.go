@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -30,10 +31,21 @@ func (c *Serve) Validate() error {
 	c.checkSessions(&p)
 	c.checkBackends(&p)
 	c.checkSizes(&p)
+	c.Limits.check(&p)
 	return errors.Join(p...)
 }
 
 func (c *Serve) checkSessions(p *problems) {
+	for _, s := range c.TrustedProxy {
+		if _, err := netip.ParsePrefix(s); err != nil {
+			if _, err := netip.ParseAddr(s); err != nil {
+				p.add("--trusted-proxy: %q is no address or network such as 10.0.0.0/8", s)
+			}
+		}
+	}
+	if c.ProxyProtocol && len(c.TrustedProxy) == 0 {
+		p.add("--proxy-protocol needs --trusted-proxy: the addresses of the proxies, or everybody could say where he comes from")
+	}
 	for t, kind := range c.Type {
 		if kind != "stored" && kind != "ephemeral" {
 			p.add("--type: %s=%s: the kind is stored or ephemeral", t, kind)

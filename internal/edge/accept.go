@@ -24,8 +24,11 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := ask(rest, r.URL.RawQuery)
-	a.token = e.token(r, a.token)
+	a.token, a.from = e.token(r, a.token), e.proxies.from(r)
 	f := e.check(r, a)
+	if f == nil {
+		f = e.admit(r.Context(), a.from, a.token != "")
+	}
 	if f == nil && !e.reserve() {
 		f = refuseFull
 		if e.state.Load() != serving {
@@ -36,21 +39,21 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, f)
 		return
 	}
-	id, f := e.identify(a.token)
-	if f == nil {
-		a.permit(id.Grants)
-		f = a.refused()
-	}
-	if f != nil && !a.inFrame {
+	id, f := e.enter(a)
+	if f != nil && !(a.inFrame && f.close != 0) {
 		e.released()
 		e.refuse(w, f)
 		return
 	}
 	nc, answer, held, err := accept(w, r)
+	nc, held = unwrap(nc, held)
 	switch {
 	case err != nil:
 		e.log.Debug("handshake not completed", "err", err)
 		e.metrics.failed.Add(1)
+		if f == nil {
+			e.rise(id.User, a.from)
+		}
 		e.released()
 	case f != nil:
 		e.metrics.refused(f)
@@ -60,6 +63,20 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.metrics.accepted.Add(1)
 		e.begin(nc, answer, held, a, id)
 	}
+}
+
+// enter tells who comes, refuses rooms of the URL that are not for him, and if he may come in takes his seat.
+func (e *Edge) enter(a *asked) (identity, *refusal) {
+	id, f := e.identify(a.token, a.from)
+	if f != nil {
+		return id, f
+	}
+	a.permit(id.Grants)
+	e.permitNew(a, id.User)
+	if f = a.refused(); f != nil {
+		return id, f
+	}
+	return id, e.seat(id.User, a.from)
 }
 
 // check is everything that is answered over HTTP whatever the request says.
@@ -72,6 +89,9 @@ func (e *Edge) check(r *http.Request, a *asked) *refusal {
 	}
 	if len(a.rooms) > 2*e.cfg.MaxRooms {
 		return refuseQuery
+	}
+	if !e.origins.serves(r.Host) {
+		return refuseHost
 	}
 	if !e.origins.allow(r) {
 		return refuseOrigin

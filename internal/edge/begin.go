@@ -13,7 +13,7 @@ import (
 
 // begin makes a session of an accepted connection. answer is what completes its handshake: it is the session's first bytes.
 func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
-	s := &session{e: e, anonymous: id.anonymous, grants: id.Grants}
+	s := &session{e: e, anonymous: id.anonymous, grants: id.Grants, from: a.from}
 	s.allow()
 	s.seen.Store(uint32(e.wheel.now()))
 	s.spoke.Store(uint32(e.wheel.now()))
@@ -24,6 +24,7 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
 	fast, err := e.poller.handOver(nc, s)
 	if err != nil {
 		e.log.Error("connection not taken over", "err", err)
+		e.rise(id.User, a.from)
 		e.released()
 		return
 	}
@@ -41,6 +42,7 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
 		} else {
 			_ = nc.Close()
 		}
+		e.rise(id.User, a.from)
 		e.released()
 		return
 	}
@@ -109,7 +111,7 @@ func (s *session) refuseRooms(a *asked) {
 	for _, r := range a.rooms {
 		f := frame.Error{Room: message.Room(r.name), Code: frame.CodeRoomLimit, Text: errRoomLimit.text}
 		if r.why != nil {
-			f.Code, f.Text = r.why.code, r.why.text
+			f.Code, f.Text, f.RetryAfterMS = r.why.code, r.why.text, int64(r.why.retry)*1000
 		} else if ok++; ok <= s.e.cfg.MaxRooms {
 			continue
 		}

@@ -42,8 +42,19 @@ type Config struct {
 	MaxRooms      int // rooms of one session. 128
 	MaxFrameBytes int // a message from a session; 1009 above. 64 KiB
 
-	Origins         []string // exact scheme://host:port of pages that may connect, besides those of the edge's own address
-	LoopbackOrigins bool     // pages from localhost, any port, may connect: for development
+	Limits    Limits
+	UserNodes func(user string) int // on how many nodes a user has sessions: they share his rates. It must not wait. nil: on this one
+
+	// Origins are pages that may connect, besides those of the edge's own address: scheme://host[:port] exactly, or
+	// scheme://*.host[:port] for all names below host.
+	Origins []string
+	// Hosts are the names under which requests may come, or *.host for all below it; beside them addresses and localhost may
+	// always be named. They count as the edge's own address. None: a request may name any, and none is its own.
+	Hosts           []string
+	LoopbackOrigins bool // pages from localhost, any port, may connect: for development
+
+	// TrustedProxies are addresses and networks whose X-Forwarded-For tells from where a request comes.
+	TrustedProxies []string
 
 	Verify func(token string) (auth.Identity, error) // nil: no token is valid. Errors: auth.ErrExpired, ErrRevoked, any other: a bad one
 	// Refresh keeps what Verify judges by fresh until its context ends, and calls tried once it has it or could not get it:
@@ -98,7 +109,9 @@ type Edge struct {
 	minter  *message.Minter
 	log     *slog.Logger
 	wheel   *wheel
-	limits  wire.Limits
+	proxies *proxies
+	limits  *limits
+	frames  wire.Limits
 	poller  *poller         // set by Run before the state is serving; nil: only the portable path
 	base    context.Context // likewise: what handlers live on, not the request's context, which ends with the handshake
 
@@ -139,13 +152,18 @@ func New(cfg Config, h *hub.Hub, p Publisher, minter *message.Minter, logger *sl
 		cfg.Grants = all
 	}
 	log := logger.With("component", "edge")
-	o, err := newOrigins(cfg.Origins, cfg.LoopbackOrigins, log)
+	o, err := newOrigins(&cfg, log)
+	if err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	proxies, err := newProxies(cfg.TrustedProxies, log)
 	if err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
 	return &Edge{
 		cfg: cfg, origins: o, hub: h, publish: p, minter: minter, log: log,
-		wheel: newWheel(&cfg), limits: wire.Limits{MessageBytes: cfg.MaxFrameBytes}, ended: make(chan struct{}, 1),
+		wheel: newWheel(&cfg), frames: wire.Limits{MessageBytes: cfg.MaxFrameBytes, Fragments: cfg.Limits.Fragments},
+		proxies: proxies, limits: newLimits(&cfg), ended: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -162,6 +180,7 @@ func (c *Config) setDefaults() {
 	orInt(&c.MaxSessions, 10_000)
 	orInt(&c.MaxRooms, 128)
 	orInt(&c.MaxFrameBytes, 64<<10)
+	c.Limits.setDefaults()
 	or := func(v *time.Duration, d time.Duration) {
 		if *v <= 0 {
 			*v = d

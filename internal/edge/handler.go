@@ -14,12 +14,7 @@ import (
 	"github.com/slack5/realtime/internal/message"
 )
 
-// What a session may send.
 const (
-	framesPerSecond = 20
-	framesBurst     = 40
-	pingsPerSecond  = 2
-	pingsBurst      = 4
 	// refusedMax refused frames within refusedWithin end the session: it would only make work.
 	refusedMax    = 200
 	refusedWithin = 10 * time.Second
@@ -29,7 +24,9 @@ const (
 
 // usage is what a session that sends frames costs more than an idle one. It is the handler's.
 type usage struct {
-	frames, pings *limit.Bucket
+	frames, bytes, pings, subscribes, statuses, rooms limit.Meter
+
+	user, address *spent // nil: there is none, or it has no limits
 	refused       int
 	refusedSince  time.Time
 
@@ -64,7 +61,7 @@ func (s *session) handle(in *inbox) {
 		s.conn.open()
 	}
 	if s.use == nil {
-		s.use = &usage{frames: limit.NewBucket(framesPerSecond, framesBurst), pings: limit.NewBucket(pingsPerSecond, pingsBurst)}
+		s.use = s.newUsage()
 	}
 	s.use.left, s.use.replied = nil, false
 	for _, b := range in.frames {
@@ -81,7 +78,7 @@ func (s *session) frame(ctx context.Context, b []byte) {
 	s.active()
 	in, err := frame.Decode(b)
 	if err == nil {
-		err = s.within(in.Type)
+		err = s.within(in.Type, len(b))
 	}
 	if err == nil {
 		err = s.dispatch(ctx, in)
@@ -93,20 +90,6 @@ func (s *session) frame(ctx context.Context, b []byte) {
 		in.Ref = bad.Ref
 	}
 	s.fail(in.Room, in.Ref, err)
-}
-
-// within holds the session to its rates.
-func (s *session) within(t message.Type) error {
-	bucket, text := s.use.frames, "more than 20 frames a second"
-	if t == message.TypePing {
-		bucket, text = s.use.pings, "more than 2 pings a second"
-	}
-	wait, ok := bucket.Take()
-	if ok {
-		return nil
-	}
-	s.e.metrics.rateLimited.Add(1)
-	return &problem{code: frame.CodeRateLimited, text: text, retry: wait}
 }
 
 func (s *session) dispatch(ctx context.Context, in frame.In) error {
@@ -142,6 +125,9 @@ func (s *session) status(in frame.In) error {
 	status, err := in.Status()
 	if err != nil {
 		return err
+	}
+	if wait, ok := s.use.statuses.Take(s.e.limits.rates[KindStatuses], s.e.now(), 1); !ok {
+		return s.over(KindStatuses, wait)
 	}
 	if status == "away" {
 		s.setAway(awaySaid, 0)

@@ -41,7 +41,7 @@ func (e *Edge) token(r *http.Request, inURL string) string {
 }
 
 // identify tells who holds a token. One that is there must be valid, also where sessions need none.
-func (e *Edge) identify(token string) (identity, *refusal) {
+func (e *Edge) identify(token string, from address) (identity, *refusal) {
 	if token == "" {
 		if !e.cfg.Anonymous {
 			e.metrics.noTokens.Add(1)
@@ -49,7 +49,7 @@ func (e *Edge) identify(token string) (identity, *refusal) {
 		}
 		return identity{Identity: auth.Identity{Grants: e.cfg.Grants}, anonymous: true}, nil
 	}
-	id, err := e.verify(token)
+	id, err := e.verify(token, from)
 	switch {
 	case err == nil:
 		return identity{Identity: id}, nil
@@ -62,7 +62,7 @@ func (e *Edge) identify(token string) (identity, *refusal) {
 }
 
 // verify logs why a token is refused: its bearer is not told.
-func (e *Edge) verify(token string) (auth.Identity, error) {
+func (e *Edge) verify(token string, from address) (auth.Identity, error) {
 	if e.cfg.Verify == nil {
 		e.metrics.badTokens.Add(1)
 		return auth.Identity{}, errNoKeys
@@ -73,6 +73,9 @@ func (e *Edge) verify(token string) (auth.Identity, error) {
 	}
 	if err != nil {
 		e.metrics.refusedToken(err)
+		if !errors.Is(err, auth.ErrExpired) && !errors.Is(err, ErrRevoked) { // neither is a guess
+			e.failed(from)
+		}
 		e.log.Debug("token refused", "err", err)
 	}
 	return id, err
@@ -138,7 +141,10 @@ func (s *session) auth(in frame.In) error {
 	if err != nil {
 		return err
 	}
-	id, err := s.e.verify(token)
+	if wait, ok := s.e.mayFail(s.from, s.e.now()); !ok {
+		return s.over(KindAddressFailures, wait)
+	}
+	id, err := s.e.verify(token, s.from)
 	if err != nil || s.anonymous || id.User != s.h.User {
 		return errToken
 	}

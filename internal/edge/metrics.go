@@ -16,7 +16,7 @@ type Stats struct {
 	Refused     map[frame.Code]uint64 // handshakes by the code they were refused with
 	Frames      uint64                // frames received
 	Messages    uint64                // of these, messages published
-	RateLimited uint64                // of these, refused for their rate
+	RateLimited map[Kind]uint64       // what was refused for its rate, by limit
 	NoTokens    uint64                // handshakes without a token where one is needed
 	BadTokens   uint64                // tokens that were not valid, of handshakes and auth frames, and neither of these:
 	Expired     uint64                // were good once
@@ -28,8 +28,10 @@ type Stats struct {
 // metrics are the counters themselves: plain atomics, since some are on hot paths. The tables are fixed, so what is sent
 // cannot make them grow.
 type metrics struct {
-	accepted, failed, frames, messages, rateLimited atomic.Uint64
-	noTokens, badTokens, expired, unknownKeys       atomic.Uint64
+	accepted, failed, frames, messages        atomic.Uint64
+	noTokens, badTokens, expired, unknownKeys atomic.Uint64
+
+	rateLimited [kinds]atomic.Uint64
 
 	handshakes codeCounts
 	errors     codeCounts
@@ -98,9 +100,12 @@ func (e *Edge) Stats() Stats {
 	m := &e.metrics
 	st := Stats{
 		Sessions: e.sessions.Load(), Accepted: m.accepted.Load(), Failed: m.failed.Load(), Refused: m.handshakes.all(),
-		Frames: m.frames.Load(), Messages: m.messages.Load(), RateLimited: m.rateLimited.Load(), Errors: m.errors.all(),
+		Frames: m.frames.Load(), Messages: m.messages.Load(), RateLimited: make(map[Kind]uint64), Errors: m.errors.all(),
 		NoTokens: m.noTokens.Load(), BadTokens: m.badTokens.Load(), Expired: m.expired.Load(), UnknownKeys: m.unknownKeys.Load(),
 		Closed: map[CloseCode]uint64{0: m.otherClose.Load()},
+	}
+	for k := range kinds {
+		st.RateLimited[k] = m.rateLimited[k].Load()
 	}
 	for i, c := range closeCounted {
 		st.Closed[c] = m.closes[i].Load()

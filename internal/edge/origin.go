@@ -8,36 +8,61 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 )
 
 // origins decides which pages may connect. A browser says in Origin which page it is; other programs say nothing and are
 // let through, so a cookie must never be a credential here.
 //
-// A page of the edge's own address may connect only if that address is an IP or localhost: a name could be an
-// attacker's who has pointed it here (DNS rebinding: then Host and Origin agree). Names are let in by the list.
+// A page of the edge's own address may connect only if that address is an IP, localhost or a name of the list of hosts: any
+// other name could be an attacker's who has pointed it here (DNS rebinding: then Host and Origin agree).
 type origins struct {
 	listed   map[string]bool
+	below    []string // of patterns: the origin of what all names lie below
+	hosts    []string // names, and .name for all below it
 	loopback bool
-	log      *slog.Logger
-
-	mu   sync.Mutex
-	told map[string]bool // refused and logged
+	refused  *once
 }
 
-// maxTold bounds told: an attacker chooses the origins.
-const maxTold = 1000
-
-func newOrigins(list []string, loopback bool, log *slog.Logger) (*origins, error) {
-	o := &origins{listed: make(map[string]bool), loopback: loopback, log: log, told: make(map[string]bool)}
-	for _, s := range list {
-		c, _, ok := canonical(s)
-		if !ok {
-			return nil, fmt.Errorf("origin %q: it is scheme://host or scheme://host:port, without path or *", s)
+func newOrigins(c *Config, log *slog.Logger) (*origins, error) {
+	o := &origins{listed: make(map[string]bool), loopback: c.LoopbackOrigins, refused: newOnce(log)}
+	for _, s := range c.Origins {
+		at, pattern := s, false
+		if scheme, rest, found := strings.Cut(s, "://*."); found {
+			at, pattern = scheme+"://"+rest, true
 		}
-		o.listed[c] = true
+		origin, host, ok := canonical(at)
+		switch {
+		case !ok || pattern && !severalLabels(host):
+			return nil, fmt.Errorf("origin %q: it is scheme://host or scheme://host:port without a path, or scheme://*.host.domain for all names below one", s)
+		case pattern:
+			o.below = append(o.below, origin)
+		default:
+			o.listed[origin] = true
+		}
+	}
+	for _, s := range c.Hosts {
+		name, pattern := strings.CutPrefix(strings.ToLower(s), "*.")
+		if !plain(name, ".-") || strings.HasPrefix(name, ".") || pattern && !severalLabels(name) {
+			return nil, fmt.Errorf("host %q: it is a name without a port, or *.host.domain for all names below one", s)
+		}
+		if pattern {
+			name = "." + name
+		}
+		o.hosts = append(o.hosts, name)
 	}
 	return o, nil
+}
+
+// severalLabels tells names that are somebody's from top-level ones, which are everybody's, and from addresses.
+func severalLabels(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err != nil && strings.Contains(strings.Trim(host, "."), ".")
+}
+
+// under tells whether name is at least one whole label below the name that suffix is, with a dot before it.
+func under(name, suffix string) bool {
+	rest, ok := strings.CutSuffix(name, suffix)
+	return ok && rest != "" && !strings.HasPrefix(rest, ".") && !strings.HasSuffix(rest, ".") && !strings.Contains(rest, "..")
 }
 
 // allow judges a request and logs what it refuses, once for each origin.
@@ -47,15 +72,62 @@ func (o *origins) allow(r *http.Request) bool {
 		return true
 	}
 	c, host, ok := canonical(given[0])
-	if ok && len(given) == 1 && (o.listed[c] || o.loopback && isLoopback(host) || sameAddress(r, c, host)) {
+	if ok && len(given) == 1 && (o.listed[c] || o.patterned(c) || o.loopback && isLoopback(host) || o.sameAddress(r, c, host)) {
 		return true
 	}
-	o.tell(given[0], c, ok)
+	if ok && len(given[0]) <= maxSubject {
+		o.refused.warn(given[0], "origin refused", "origin", c, "hint", "--origin "+c)
+	} else {
+		o.refused.warn(given[0], "origin refused", "origin", given[0][:min(len(given[0]), maxSubject)])
+	}
 	return false
 }
 
-func sameAddress(r *http.Request, origin, host string) bool {
-	if _, err := netip.ParseAddr(host); err != nil && host != "localhost" {
+func (o *origins) patterned(origin string) bool {
+	scheme, name, _ := strings.Cut(origin, "://")
+	for _, b := range o.below {
+		if s, suffix, _ := strings.Cut(b, "://"); s == scheme && under(name, "."+suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// serves tells whether a request may be addressed so: by an address, localhost, or a name of the list if there is one.
+func (o *origins) serves(hostport string) bool {
+	if len(o.hosts) == 0 {
+		return true
+	}
+	_, host, ok := canonical("http://" + hostport)
+	if ok && (unnamed(host) || o.named(host)) {
+		return true
+	}
+	subject := hostport[:min(len(hostport), maxSubject)]
+	if ok && len(hostport) <= maxSubject {
+		o.refused.warn("host "+subject, "host refused", "host", host, "hint", "--host "+host)
+	} else {
+		o.refused.warn("host "+subject, "host refused", "host", subject)
+	}
+	return false
+}
+
+func (o *origins) named(host string) bool {
+	for _, h := range o.hosts {
+		if host == h || strings.HasPrefix(h, ".") && under(host, h) {
+			return true
+		}
+	}
+	return false
+}
+
+// unnamed tells addresses and localhost from names, which anybody may point anywhere.
+func unnamed(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil || host == "localhost"
+}
+
+func (o *origins) sameAddress(r *http.Request, origin, host string) bool {
+	if !unnamed(host) && !o.named(host) {
 		return false
 	}
 	scheme := "http://"
@@ -69,26 +141,6 @@ func sameAddress(r *http.Request, origin, host string) bool {
 func isLoopback(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
-}
-
-func (o *origins) tell(given, c string, ok bool) {
-	const most = 256 // more than any host has
-	if len(given) > most {
-		given, ok = given[:most], false
-	}
-	o.mu.Lock()
-	known := o.told[given] || len(o.told) >= maxTold
-	if !known {
-		o.told[given] = true
-	}
-	o.mu.Unlock()
-	switch {
-	case known:
-	case ok:
-		o.log.Warn("origin refused", "origin", c, "hint", "--origin "+c)
-	default:
-		o.log.Warn("origin refused", "origin", given)
-	}
 }
 
 // canonical brings an origin into the one form in which origins are compared: lower case, a default port left out. host

@@ -62,7 +62,7 @@ func (p *portable) read(held []byte) {
 		_ = under.NetConn().Close() // TLS would wait for room to say goodbye
 	}
 	_ = p.nc.Close()
-	s.e.released()
+	s.e.departed(s)
 }
 
 func (p *portable) readAll(buf []byte) error {

@@ -5,9 +5,6 @@ import (
 	"github.com/slack5/realtime/internal/wire"
 )
 
-// controlPerSecond is how many pings and pongs a session may send a second; an honest one sends a few a minute.
-const controlPerSecond = 100
-
 // inbox is what one read brought for the handler.
 type inbox struct {
 	frames [][]byte
@@ -61,7 +58,7 @@ func (s *session) deaf() bool { return s.junk > closeJunk }
 func (s *session) allow() {
 	if now := uint16(s.e.wheel.now()/s.e.wheel.second) + 1; now != s.second {
 		s.second = now
-		s.parser.Allow(controlPerSecond)
+		s.parser.Allow(s.e.cfg.Limits.SessionControls)
 	}
 }
 
@@ -72,7 +69,7 @@ func (s *session) feed(b []byte) {
 	var pong []byte
 	var last *ending
 	for {
-		ev, n := s.parser.Next(b, &s.e.limits)
+		ev, n := s.parser.Next(b, &s.e.frames)
 		b = b[n:]
 		switch ev.Kind {
 		case wire.Text:
@@ -86,6 +83,9 @@ func (s *session) feed(b []byte) {
 			last = &ending{code: ev.Code, peer: true}
 		case wire.Error:
 			last = &ending{code: ev.Code, reason: ev.Reason}
+			if ev.Code == wire.CodeAbuse {
+				s.e.metrics.rateLimited[KindControls].Add(1)
+			}
 		case wire.None:
 			s.fed(in, pong, last)
 			return

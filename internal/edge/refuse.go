@@ -31,9 +31,13 @@ var (
 	refuseOrigin   = &refusal{status: http.StatusForbidden, code: frame.CodeBadOrigin, text: "pages of this origin may not connect"}
 	refuseFull     = &refusal{status: http.StatusServiceUnavailable, code: frame.CodeAtCapacity, text: "server at capacity", retry: 10}
 	refuseDraining = &refusal{status: http.StatusServiceUnavailable, code: frame.CodeDraining, text: "server is going down or not yet up", retry: 1}
+	refuseHost     = &refusal{status: http.StatusForbidden, code: frame.CodeBadOrigin, text: "nothing is served under this name"}
 	refuseRoom     = &refusal{status: http.StatusBadRequest, code: frame.CodeBadRoom, text: badRoomText, close: CloseNotAllowed}
 	refuseReserved = &refusal{status: http.StatusForbidden, code: frame.CodeNotPermitted, text: reservedText, close: CloseNotAllowed}
 	refuseDenied   = &refusal{status: http.StatusForbidden, code: frame.CodeNotPermitted, text: errDenied.text, close: CloseNotAllowed}
+
+	refuseUserSessions    = &refusal{status: http.StatusTooManyRequests, code: frame.CodeSessionLimit, text: "the user has as many sessions here as he may have", retry: 10, close: CloseNotAllowed}
+	refuseAddressSessions = &refusal{status: http.StatusTooManyRequests, code: frame.CodeSessionLimit, text: "the address has as many sessions here as it may have", retry: 10}
 
 	refuseToken   = unauthorized(CloseNotAllowed)
 	refuseExpired = unauthorized(CloseExpired)

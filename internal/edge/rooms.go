@@ -31,6 +31,9 @@ func (s *session) subscribe(ctx context.Context, in frame.In) error {
 	if err != nil {
 		return err
 	}
+	if wait, ok := s.use.subscribes.Take(s.e.limits.rates[KindSubscribes], s.e.now(), len(wants)); !ok {
+		return s.over(KindSubscribes, wait)
+	}
 	var joins []hub.Join
 	count := 0
 	for _, room := range s.h.Rooms() {
@@ -46,6 +49,8 @@ func (s *session) subscribe(ctx context.Context, in frame.In) error {
 		if err == nil && !s.joined(room) {
 			if count++; count > s.e.cfg.MaxRooms {
 				count, err = count-1, errRoomLimit
+			} else if err = s.mayMake(room); err != nil {
+				count--
 			}
 		}
 		if err != nil {

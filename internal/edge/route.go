@@ -21,6 +21,7 @@ type asked struct {
 	rooms   []askedRoom // each once, in order: the path's, then those of the query
 	lastIDs []message.ID
 	token   string
+	from    address
 	inFrame bool // refuse=close: refusals of token or room come as a frame and a close code
 }
 

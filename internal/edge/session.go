@@ -29,7 +29,8 @@ type session struct {
 	h         *hub.Session
 	here      *presence.Session // nil: nobody is told
 	conn      *Conn             // nil: no callbacks
-	first     message.Room      // what a frame without a room means; "": the URL named none
+	from      address
+	first     message.Room // what a frame without a room means; "": the URL named none
 
 	// the reader's
 	parser  wire.Parser
@@ -129,7 +130,7 @@ func (s *session) Release() {
 		return
 	}
 	s.closeFD()
-	s.e.released()
+	s.e.departed(s)
 }
 
 // cut ends the session without waiting for anything.
@@ -151,6 +152,16 @@ func (s *session) gone() {
 		s.conn.gone()
 	}
 	s.h.Gone()
+}
+
+// departed: the session holds nothing any more, and neither do those it was counted for.
+func (e *Edge) departed(s *session) {
+	user := s.h.User
+	if s.anonymous {
+		user = ""
+	}
+	e.rise(user, s.from)
+	e.released()
 }
 
 // released: the session holds nothing any more.

@@ -177,6 +177,9 @@ func (h *Hub) lookup(name message.Room) *room {
 	return r
 }
 
+// Has tells whether this node has the room: someone is a member of it, or was a moment ago.
+func (h *Hub) Has(name message.Room) bool { return h.lookup(name) != nil }
+
 // acquire returns the room, subscribed or about to be, with one more reference. Release it with release.
 func (h *Hub) acquire(name message.Room) *room {
 	st := h.stripe(name)

@@ -18,6 +18,9 @@ func Per(perSecond, burst int) Rate {
 	return Rate{cost, int64(burst) * cost}
 }
 
+// None tells whether it is no limit.
+func (r Rate) None() bool { return r.depth == 0 }
+
 // Share is a node's part of a rate that holds over so many nodes.
 func (r Rate) Share(nodes int) Rate {
 	if nodes > 1 {

@@ -48,6 +48,9 @@ func TestTheZeroRateIsNoLimit(t *testing.T) {
 		var m Meter
 		var s Shared
 		g := NewGate(r, 0)
+		if !r.None() {
+			t.Errorf("%+v is a limit", r)
+		}
 		for range 1000 {
 			_, meter := m.Take(r, 0, 1<<20)
 			_, shared := s.Take(r, 0, 1<<20)
@@ -143,6 +146,9 @@ func TestATableForgetsWhoWasNotAskedForLongest(t *testing.T) {
 	a := table.Of("a")
 	*a = 7
 	table.Of("b")
+	if table.Known("a") != a || table.Known("x") != nil {
+		t.Error("Known knows others than those that were asked for")
+	}
 	if table.Of("a") != a {
 		t.Fatal("not the same")
 	}

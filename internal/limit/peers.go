@@ -31,6 +31,12 @@ func (t *Table[K, V]) Of(k K) *V {
 	return v
 }
 
+// Known is what belongs to k, or nil if k was not asked for or is forgotten.
+func (t *Table[K, V]) Known(k K) *V {
+	v, _ := t.known.Get(k)
+	return v
+}
+
 // Seats counts what peers hold at the same time, up to a most for each. It may be used concurrently.
 type Seats[K comparable] struct {
 	most  int

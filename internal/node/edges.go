@@ -144,11 +144,11 @@ func (es *edges) stats() (sum edge.Stats, sessions int) {
 		sum.Failed += s.Failed
 		sum.Frames += s.Frames
 		sum.Messages += s.Messages
-		sum.RateLimited += s.RateLimited
 		sum.NoTokens += s.NoTokens
 		sum.BadTokens += s.BadTokens
 		sum.Expired += s.Expired
 		sum.UnknownKeys += s.UnknownKeys
+		addTo(sum.RateLimited, s.RateLimited)
 		addTo(sum.Refused, s.Refused)
 		addTo(sum.Errors, s.Errors)
 		addTo(sum.Closed, s.Closed)

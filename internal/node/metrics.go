@@ -122,7 +122,9 @@ func (n *Node) observe(o metric.Observer, i *instruments) {
 	}
 	o.ObserveInt64(i.replays, int64(h.Recovered), label("result", "recovered"))
 	o.ObserveInt64(i.replays, int64(h.NotRecovered), label("result", "gap"))
-	o.ObserveInt64(i.limited, int64(e.RateLimited), label("kind", "frames"))
+	for k, c := range e.RateLimited {
+		o.ObserveInt64(i.limited, int64(c), label("kind", k.String()))
+	}
 	o.ObserveInt64(i.failures, int64(e.NoTokens), label("reason", "token_missing"))
 	o.ObserveInt64(i.failures, int64(e.BadTokens), label("reason", "token"))
 	o.ObserveInt64(i.failures, int64(e.Expired), label("reason", "token_expired"))

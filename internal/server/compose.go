@@ -45,7 +45,7 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 	}
 	s.node = node.New(node.Config{
 		Number:      number,
-		Hub:         hub.Config{LogBytes: int64(c.LogBytes), Observe: observe, Tracer: tracer},
+		Hub:         hub.Config{LogBytes: int64(c.LogBytes), OwnFrameBytes: int(c.SessionBuffer), Observe: observe, Tracer: tracer},
 		Memory:      broker.MemoryConfig{MaxBytes: int64(c.MemoryBytes), Retention: broker.Retention{Messages: c.HistorySize, Age: c.HistoryTTL}, IdempotencyTTL: c.IdempotencyTTL},
 		Publish:     publish.Config{MaxDataBytes: int(c.MaxData), Observe: func(ctx context.Context, o publish.Origin, d time.Duration) { published[o](ctx, d) }, Tracer: tracer},
 		Presence:    presence.Config{Grace: c.PresenceGrace, CountsAbove: c.PresenceCountsAbove},

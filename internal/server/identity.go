@@ -21,6 +21,7 @@ func (s *Server) edgeConfig() (edge.Config, error) {
 	e := edge.Config{
 		MaxSessions: s.sessionCap(), Origins: c.Origin, LoopbackOrigins: c.Dev,
 		Anonymous: c.Anonymous || c.Dev, NoQueryToken: !c.QueryToken, AwayAfter: c.PresenceAway,
+		Hosts: c.Host, TrustedProxies: c.TrustedProxy, MaxRooms: c.SessionRooms, AssemblyTimeout: c.MessageTimeout, Limits: limitsOf(&c.Limits),
 		Types: make(map[message.Type]edge.TypeConfig),
 	}
 	if c.PresenceAway == 0 {

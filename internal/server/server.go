@@ -92,6 +92,9 @@ func New(ctx context.Context, cfg *config.Serve, out io.Writer, logger *slog.Log
 	if s.edgeL, err = s.listen(ctx, "--edge-addr", cfg.EdgeAddr, sessionSocket(int(cfg.SndbufBytes))); err != nil {
 		return nil, err
 	}
+	if err = s.behindProxies(); err != nil {
+		return nil, err
+	}
 	if edgeTLS != nil {
 		s.edgeL = tls.NewListener(s.edgeL, edgeTLS)
 	}

@@ -54,9 +54,12 @@ type HandlerConfig struct {
 	AuthRequired bool
 	Auth         AuthConfig
 
-	// Origins are pages that may connect, as scheme://host or scheme://host:port. Pages of the handler's own address may if it is
+	// Origins are pages that may connect, as scheme://host or scheme://host:port, or scheme://*.host for all below a name. Pages of the handler's own address may if it is
 	// an IP or localhost: a name must be listed. Programs that are no browsers send no origin and need none.
-	Origins        []string
+	Origins []string
+	// TrustedProxies are the addresses or networks of proxies in front, whose X-Forwarded-For is believed. An address that keeps
+	// sending bad tokens is held up; without its proxies here that is theirs, and with it everybody's.
+	TrustedProxies []string
 	MaxConnections int // sessions of this handler at once, above it 503 "server at capacity"; 0: 10,000
 	// Path is where the handler is mounted, with the prefixes of all routers around it; "": /ws. What follows is the room, also
 	// where http.StripPrefix has cut Path off.
@@ -75,7 +78,7 @@ type Handler struct {
 func NewHandler(hub *Hub, logger *slog.Logger, cfg HandlerConfig) *Handler {
 	logger = orSilent(logger)
 	h := &Handler{cfg: cfg, log: logger.With("component", "realtime")}
-	c := edge.Config{Path: cfg.Path, MaxSessions: cfg.MaxConnections, Origins: cfg.Origins, Anonymous: !cfg.AuthRequired}
+	c := edge.Config{Path: cfg.Path, MaxSessions: cfg.MaxConnections, Origins: cfg.Origins, TrustedProxies: cfg.TrustedProxies, Anonymous: !cfg.AuthRequired}
 	v, err := cfg.Auth.verifier(logger)
 	if err == nil && v == nil && cfg.AuthRequired {
 		err = errNoKey
