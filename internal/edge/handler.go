@@ -32,6 +32,7 @@ type usage struct {
 
 	// of this run
 	left    []message.Room // unsubscribed; the shard comes to it later
+	blamed  bool           // the frame has been counted as refused, however many of its rooms are
 	replied bool           // a page was sent: not yet written, so no second one
 }
 
@@ -75,6 +76,7 @@ func (s *session) handle(in *inbox) {
 // frame answers one frame.
 func (s *session) frame(ctx context.Context, b []byte) {
 	s.e.metrics.frames.Add(1)
+	s.use.blamed = false
 	s.active()
 	in, err := frame.Decode(b)
 	if err == nil {
@@ -216,9 +218,10 @@ func (s *session) fail(name, ref string, err error) {
 	}
 	room := message.Room(name)
 	s.h.Send(room, frame.Error{Room: room, Ref: ref, Code: p.code, Text: p.text, RetryAfterMS: p.retryMS()}.Append(nil, nowMS()))
-	if !p.blames() {
+	if !p.blames() || s.use.blamed {
 		return
 	}
+	s.use.blamed = true
 	now := time.Now()
 	if now.Sub(s.use.refusedSince) > refusedWithin {
 		s.use.refused, s.use.refusedSince = 0, now

@@ -42,10 +42,18 @@ func (l *Limits) setDefaults() {
 		limit *int
 		usual int
 	}{
-		{&l.SessionFrames, 20}, {&l.SessionBytes, 512 << 10}, {&l.SessionPings, 2}, {&l.SessionSubscribes, 16}, {&l.SessionStatuses, 2},
-		{&l.SessionControls, 100}, {&l.Fragments, 256},
-		{&l.UserFrames, 100}, {&l.UserBytes, 2 << 20}, {&l.UserNewRooms, 100},
-		{&l.AddressFailures, 1}, {&l.Handshakes, 1000},
+		{&l.SessionFrames, 20},
+		{&l.SessionBytes, 512 << 10},
+		{&l.SessionPings, 2},
+		{&l.SessionSubscribes, 16},
+		{&l.SessionStatuses, 2},
+		{&l.SessionControls, 100},
+		{&l.Fragments, 256},
+		{&l.UserFrames, 100},
+		{&l.UserBytes, 2 << 20},
+		{&l.UserNewRooms, 100},
+		{&l.AddressFailures, 1},
+		{&l.Handshakes, 1000},
 	} {
 		if *f.limit == 0 {
 			*f.limit = f.usual

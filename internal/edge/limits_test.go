@@ -142,7 +142,8 @@ func TestASessionIsHeldToEachOfItsRates(t *testing.T) {
 				time.Sleep(time.Minute) // the room of the URL is paid for
 				ask := func(i int) (refused bool, retry time.Duration) {
 					ws.say("%s", c.frame(i))
-					want := strings.SplitN(strings.SplitN(c.frame(i), `"ref":"`, 2)[1], `"`, 2)[0]
+					_, want, _ := strings.Cut(c.frame(i), `"ref":"`)
+					want, _, _ = strings.Cut(want, `"`)
 					for {
 						if f := ws.frame(); f.Ref == want {
 							ms, _ := f.field("retry_after_ms").(float64)
@@ -255,6 +256,26 @@ func TestRefusedFramesAreCountedAgainstTheSessionAndEndIt(t *testing.T) {
 			calm.want("error bad_room")
 			time.Sleep(time.Second / 19)
 		}
+	})
+}
+
+func TestAFrameIsRefusedOnceHoweverManyRoomsItNames(t *testing.T) {
+	inBubbleWith(t, Config{Anonymous: true, MaxRooms: 1, Limits: Limits{SessionSubscribes: -1}}, func(_ *testing.T, s *server) {
+		ws := s.let("/ws/general", "")
+		ws.want("subscribed")
+		rooms := make([]string, 50)
+		for i := range rooms {
+			rooms[i] = fmt.Sprintf(`"r%d":null`, i)
+		}
+		for range 5 { // 250 rooms
+			ws.say(`{"type":"subscribe","data":{"rooms":{%s}}}`, strings.Join(rooms, ","))
+			for range rooms {
+				ws.next("error room_limit")
+			}
+			time.Sleep(1900 * time.Millisecond)
+		}
+		ws.say(`{"type":"chat","ref":"r"}`)
+		ws.want("ack")
 	})
 }
 
@@ -402,7 +423,7 @@ func TestBadTokensHoldUpTheirAddressOnly(t *testing.T) {
 }
 
 func TestAnAddressMakesSoManyHandshakesASecond(t *testing.T) {
-	inBubbleWith(t, Config{Anonymous: true, Limits: Limits{AddressHandshakes: 2}}, func(t *testing.T, s *server) {
+	inBubbleWith(t, Config{Anonymous: true, Limits: Limits{AddressHandshakes: 2}}, func(_ *testing.T, s *server) {
 		for range 4 {
 			s.let("/ws", "")
 		}

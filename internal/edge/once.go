@@ -1,13 +1,10 @@
 package edge
 
-import (
-	"log/slog"
-	"sync"
-)
+import "sync"
 
-// once logs what attackers may repeat with other words each time: every subject once, and no more than maxTold.
+// once is for lines in the log that attackers may cause again and again, with other words each time: every subject has its
+// line once, and there are no more than maxTold.
 type once struct {
-	log  *slog.Logger
 	mu   sync.Mutex
 	told map[string]bool
 }
@@ -17,17 +14,17 @@ const (
 	maxSubject = 256
 )
 
-func newOnce(log *slog.Logger) *once { return &once{log: log, told: make(map[string]bool)} }
-
-func (o *once) warn(subject, text string, args ...any) {
+// first tells whether the subject is to be told of.
+func (o *once) first(subject string) bool {
 	subject = subject[:min(len(subject), maxSubject)]
 	o.mu.Lock()
-	known := o.told[subject] || len(o.told) >= maxTold
-	if !known {
-		o.told[subject] = true
+	defer o.mu.Unlock()
+	if o.told[subject] || len(o.told) >= maxTold {
+		return false
 	}
-	o.mu.Unlock()
-	if !known {
-		o.log.Warn(text, args...)
+	if o.told == nil {
+		o.told = make(map[string]bool)
 	}
+	o.told[subject] = true
+	return true
 }

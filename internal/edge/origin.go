@@ -20,11 +20,12 @@ type origins struct {
 	below    []string // of patterns: the origin of what all names lie below
 	hosts    []string // names, and .name for all below it
 	loopback bool
-	refused  *once
+	log      *slog.Logger
+	told     once
 }
 
 func newOrigins(c *Config, log *slog.Logger) (*origins, error) {
-	o := &origins{listed: make(map[string]bool), loopback: c.LoopbackOrigins, refused: newOnce(log)}
+	o := &origins{listed: make(map[string]bool), loopback: c.LoopbackOrigins, log: log}
 	for _, s := range c.Origins {
 		at, pattern := s, false
 		if scheme, rest, found := strings.Cut(s, "://*."); found {
@@ -75,10 +76,12 @@ func (o *origins) allow(r *http.Request) bool {
 	if ok && len(given) == 1 && (o.listed[c] || o.patterned(c) || o.loopback && isLoopback(host) || o.sameAddress(r, c, host)) {
 		return true
 	}
-	if ok && len(given[0]) <= maxSubject {
-		o.refused.warn(given[0], "origin refused", "origin", c, "hint", "--origin "+c)
-	} else {
-		o.refused.warn(given[0], "origin refused", "origin", given[0][:min(len(given[0]), maxSubject)])
+	switch {
+	case !o.told.first(given[0]):
+	case ok && len(given[0]) <= maxSubject:
+		o.log.Warn("origin refused", "origin", c, "hint", "--origin "+c)
+	default:
+		o.log.Warn("origin refused", "origin", given[0][:min(len(given[0]), maxSubject)])
 	}
 	return false
 }
@@ -102,11 +105,12 @@ func (o *origins) serves(hostport string) bool {
 	if ok && (unnamed(host) || o.named(host)) {
 		return true
 	}
-	subject := hostport[:min(len(hostport), maxSubject)]
-	if ok && len(hostport) <= maxSubject {
-		o.refused.warn("host "+subject, "host refused", "host", host, "hint", "--host "+host)
-	} else {
-		o.refused.warn("host "+subject, "host refused", "host", subject)
+	switch {
+	case !o.told.first("host " + hostport):
+	case ok && len(hostport) <= maxSubject:
+		o.log.Warn("host refused", "host", host, "hint", "--host "+host)
+	default:
+		o.log.Warn("host refused", "host", hostport[:min(len(hostport), maxSubject)])
 	}
 	return false
 }

@@ -34,13 +34,14 @@ func addressOf(a netip.Addr) address {
 type proxies struct {
 	trusted  []netip.Prefix
 	strategy realclientip.RightmostTrustedRangeStrategy
-	told     *once
+	log      *slog.Logger
+	told     once
 }
 
 const forwardedFor = "X-Forwarded-For"
 
 func newProxies(list []string, log *slog.Logger) (*proxies, error) {
-	p := &proxies{told: newOnce(log)}
+	p := &proxies{log: log}
 	var nets []net.IPNet
 	for _, s := range list {
 		n, err := parseProxy(s)
@@ -85,8 +86,9 @@ func (p *proxies) from(r *http.Request) address {
 		return addressOf(peer)
 	}
 	if !p.trusts(peer) {
-		p.told.warn(peer.String(), "X-Forwarded-For of a peer that is not trusted: limits by address take it for the sender",
-			"peer", peer.String(), "hint", "--trusted-proxy "+peer.String())
+		if s := peer.String(); p.told.first(s) {
+			p.log.Warn("X-Forwarded-For of a peer that is not trusted: limits by address take it for the sender", "peer", s, "hint", "--trusted-proxy "+s)
+		}
 		return addressOf(peer)
 	}
 	// It is not empty only if the last that is no proxy of ours is an address.

@@ -12,10 +12,7 @@ type Table[K comparable, V any] struct{ known *lru.Cache[K, *V] }
 
 // NewTable makes a table of at most size peers. Beyond them it forgets who was not asked for longest.
 func NewTable[K comparable, V any](size int) *Table[K, V] {
-	c, err := lru.New[K, *V](max(1, size))
-	if err != nil {
-		panic(err) // of a size below 1
-	}
+	c, _ := lru.New[K, *V](max(1, size)) // only a size below 1 is an error
 	return &Table[K, V]{c}
 }
 

@@ -54,7 +54,6 @@ var owed = map[string]string{
 	"event degraded": "Redis: the embedded broker is never away",
 	"event restored": "Redis",
 
-	"error session_limit":      "ControlService: sessions of a user over nodes",
 	"error hook_denied":        "hooks",
 	"error hook_unavailable":   "hooks",
 	"error broker_unavailable": "Redis",

@@ -198,6 +198,11 @@ func (c *contract) errors() map[string]func(*testing.T) {
 			c.open(t, r, "/ws").want("welcome")
 			c.handshake(t, r, "/ws")
 		},
+		"error session_limit": func(t *testing.T) {
+			r := StartServer(t, "--jwt-key=env:CONTRACT_SECRET", "--user-sessions=1")
+			c.open(t, r, "/ws?token="+c.token(time.Minute)).want("welcome")
+			c.handshake(t, r, "/ws?token="+c.token(time.Minute))
+		},
 		"error draining":   c.drain,
 		"error overloaded": c.overload,
 	}

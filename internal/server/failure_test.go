@@ -111,7 +111,7 @@ func TestABadOptionFailsBeforeAnythingIsOpened(t *testing.T) {
 		want   string
 	}{
 		"what config finds":     {func(c *config.Serve) { c.MaxSessions = 0 }, "--max-sessions"},
-		"what the edge finds":   {func(c *config.Serve) { c.Origin = []string{"https://*.example.com"} }, "origin"},
+		"what the edge finds":   {func(c *config.Serve) { c.Origin = []string{"https://*.com"} }, "origin"},
 		"all that config finds": {func(c *config.Serve) { c.Dev, c.HistorySize = false, 0 }, "--history-size"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -75,6 +75,7 @@ func TestAScrapeIsWhatTheDocumentSays(t *testing.T) {
 		"realtime_messages_received_total backend": 1, "realtime_messages_received_total session": 1,
 		"realtime_messages_received_total embedded": 0, "realtime_messages_sent_total": 2, "realtime_messages_lost_total dropped": 0,
 		"realtime_handshakes_total accepted": 1, "realtime_sessions_closed_total 1012": 0, "realtime_gaps_total lost": 0,
+		"realtime_rate_limited_total frames": 0, "realtime_rate_limited_total handshakes": 0, "realtime_rate_limited_total publish": 0,
 		"realtime_publish_duration_seconds backend": 1, "realtime_publish_duration_seconds session": 1,
 	}
 	doc := documented(t)

@@ -218,15 +218,19 @@ func TestOnlyListedPagesMayConnect(t *testing.T) {
 }
 
 func TestAHandlerThatCannotWorkLetsNobodyInAndSaysWhy(t *testing.T) {
-	var log bytes.Buffer
-	p := start(t)
-	p.run(realtime.NewHub(p.logger))
-	p.serve(realtime.NewHandler(p.hub, slog.New(slog.NewTextHandler(&log, nil)), realtime.HandlerConfig{Origins: []string{"*"}}))
-	if code, body := p.status("/ws"); code != http.StatusInternalServerError || !strings.Contains(body, `"code":"internal"`) {
-		t.Errorf("%d %s, want 500", code, body)
-	}
-	if !strings.Contains(log.String(), "origin") {
-		t.Errorf("log: %s", log.String())
+	for what, cfg := range map[string]realtime.HandlerConfig{
+		"origin": {Origins: []string{"*"}}, "trusted proxy": {TrustedProxies: []string{"everybody"}},
+	} {
+		var log bytes.Buffer
+		p := start(t)
+		p.run(realtime.NewHub(p.logger))
+		p.serve(realtime.NewHandler(p.hub, slog.New(slog.NewTextHandler(&log, nil)), cfg))
+		if code, body := p.status("/ws"); code != http.StatusInternalServerError || !strings.Contains(body, `"code":"internal"`) {
+			t.Errorf("%s: %d %s, want 500", what, code, body)
+		}
+		if !strings.Contains(log.String(), what) {
+			t.Errorf("log: %s", log.String())
+		}
 	}
 }
 
