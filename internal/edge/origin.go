@@ -166,7 +166,7 @@ func canonical(s string) (origin, host string, ok bool) {
 	} else if strings.HasPrefix(rest, "[") {
 		host = strings.Trim(rest, "[]")
 	}
-	if a, err := netip.ParseAddr(host); strings.ContainsAny(host, ":[]") && (err != nil || a.Zone() != "") {
+	if a, err := netip.ParseAddr(host); (rest[0] == '[' || strings.ContainsAny(host, ":[]")) && (err != nil || !a.Is6() || a.Zone() != "") {
 		return "", "", false
 	}
 	if host == "" {

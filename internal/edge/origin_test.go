@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -167,4 +168,24 @@ func TestALongOriginIsToldShortened(t *testing.T) {
 	if o.allow(r) || log.Len() == 0 || log.Len() > 600 {
 		t.Errorf("logged %d bytes", log.Len())
 	}
+}
+
+func FuzzAPatternAdmitsOnlyWhatLiesBelowIt(f *testing.F) {
+	for _, s := range []string{"https://a.wild.example", "https://a.wild.example:443", "https://.wild.example", "https://wild.example", "https://x@a.wild.example", "https://a.wild.example.", "https://[a.wild.example", "https://[a.wild.example]:443"} {
+		f.Add(s)
+	}
+	o, err := newOrigins(&Config{Origins: []string{"https://*.wild.example"}, Hosts: []string{"*.wild.example"}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, origin string) {
+		o.serves(origin)
+		if !o.allow(&http.Request{Host: "h", Header: http.Header{"Origin": {origin}}}) {
+			return
+		}
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme != "https" || !strings.HasSuffix(strings.ToLower(u.Hostname()), ".wild.example") || u.Port() != "" && u.Port() != "443" || u.User != nil || u.Path != "" {
+			t.Errorf("%q admitted", origin)
+		}
+	})
 }
