@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/message"
 )
@@ -24,6 +22,8 @@ import (
 // Config configures a Broker; zero fields take their defaults.
 type Config struct {
 	Options
+	// Port is the way to Redis; nil: to the one that Options name. Over another one neither Rooms nor Revocations answer.
+	Port   Port
 	NodeID string // as replies to Ask name this node
 
 	// Retention is that of rooms which no pattern names. Fields that are zero take those of broker.DefaultRetention. A
@@ -50,6 +50,9 @@ type Config struct {
 
 func (c *Config) setDefaults() {
 	c.Options.setDefaults()
+	if c.Port == nil {
+		c.Port = newServer(c.Options)
+	}
 	c.Retention = fill(c.Retention, broker.DefaultRetention)
 	c.IdempotencyTTL = cmp.Or(c.IdempotencyTTL, broker.DefaultIdempotencyTTL)
 	c.Grace = cmp.Or(c.Grace, 300*time.Millisecond)
@@ -86,7 +89,6 @@ type Broker struct {
 
 	ran                  atomic.Bool
 	wire                 *wire
-	subs                 atomic.Pointer[rueidis.Client] // for connections that hold subscriptions
 	conns                []*conn
 	forks                atomic.Int64 // signs that Redis lost something
 	junk, refused, broke limited
@@ -119,8 +121,10 @@ var _ broker.Broker = (*Broker)(nil)
 func New(cfg Config) *Broker {
 	cfg.setDefaults()
 	now := time.Now()
+	k := keys(cfg.Prefix)
 	return &Broker{
-		cfg: cfg, keys: keys(cfg.Prefix), log: cfg.Logger.With("component", "redis"),
+		cfg: cfg, keys: k, log: cfg.Logger.With("component", "redis"),
+		wire:  &wire{port: cfg.Port, keys: k, verb: "PUBLISH", call: cfg.CallTimeout, reads: cfg.ReadTimeout},
 		inc:   strconv.FormatInt(now.UnixMilli(), 36) + "." + strings.ToLower(rand.Text()[:4]),
 		start: now, clock: &clock{start: now}, rooms: make(map[string]*room), done: make(chan struct{}),
 		outbox: outbox{rooms: make(map[message.Room][]*parked), keys: make(map[string]broker.Receipt)}, lost: make(chan struct{}, 1),
@@ -152,9 +156,6 @@ func (b *Broker) Run(ctx context.Context, s broker.Sink, ready func()) error {
 		return err
 	}
 	b.sink, b.root = s, context.WithoutCancel(ctx)
-	b.wire = &wire{
-		keys: b.keys, verb: "PUBLISH", slots: make(chan struct{}, maxInFlight), call: b.cfg.CallTimeout, reads: b.cfg.ReadTimeout,
-	}
 	err := b.connect(ctx)
 	switch {
 	case ctx.Err() != nil:
@@ -164,7 +165,7 @@ func (b *Broker) Run(ctx context.Context, s broker.Sink, ready func()) error {
 	case err != nil:
 		b.goAway(err)
 	}
-	defer b.disconnect()
+	defer b.wire.close()
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	var loops sync.WaitGroup
@@ -193,29 +194,12 @@ func (b *Broker) Run(ctx context.Context, s broker.Sink, ready func()) error {
 	return err
 }
 
-// connect makes the clients.
+// connect dials, if Redis was not reached yet, and gives a sign of life.
 func (b *Broker) connect(ctx context.Context) error {
-	client, err := rueidis.NewClient(b.cfg.command(b.dialled))
-	if err != nil {
+	if err := b.wire.open(ctx, b.dialled); err != nil {
 		return err
 	}
-	subs, err := rueidis.NewClient(b.cfg.subscription())
-	if err != nil {
-		client.Close()
-		return err
-	}
-	b.subs.Store(&subs)
-	b.wire.client.Store(&client)
 	return b.beat(ctx)
-}
-
-// disconnect closes the clients.
-func (b *Broker) disconnect() {
-	for _, c := range []*atomic.Pointer[rueidis.Client]{&b.subs, &b.wire.client} {
-		if client := c.Load(); client != nil {
-			(*client).Close()
-		}
-	}
 }
 
 // dialled notes that the command connection is a new one: perhaps to another server, whose clock may be behind.
@@ -278,7 +262,7 @@ func (b *Broker) failed(ctx context.Context, what string, err error) error {
 	case !b.open.Load():
 		return broker.ErrClosed
 	}
-	if _, ok := rueidis.IsRedisErr(err); ok {
+	if _, ok := answered(err); ok {
 		return fmt.Errorf("redis: %s: %w", what, err)
 	}
 	return fmt.Errorf("redis: %s: %w: %w", what, broker.ErrUnavailable, err)
@@ -363,7 +347,7 @@ func (b *Broker) Delete(ctx context.Context, name message.Room) error {
 		return err
 	}
 	ch := b.keys.channel(name)
-	err := b.wire.run(ctx, deleteScript, []string{b.keys.stream(ch), b.keys.tip(ch), b.keys.cut(ch)},
+	err := b.wire.run(ctx, ScriptDelete, []string{b.keys.stream(ch), b.keys.tip(ch), b.keys.cut(ch)},
 		[]string{ch, b.wire.verb, seconds(tipTTL(b.retention(name)))})
 	if err != nil {
 		return b.failed(ctx, "delete", err)

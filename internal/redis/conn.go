@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/rueidis"
 )
 
 const (
@@ -138,6 +136,22 @@ func (c *conn) confirm(ch string) {
 	signal(c.attach)
 }
 
+// dropped notes that a subscription has ended. If nobody has asked for that it is made anew.
+func (c *conn) dropped(ch string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.subs[ch]
+	if s == nil || !s.want || !s.sent || s.pending > 0 {
+		return
+	}
+	s.fresh, s.sent = true, false
+	if !s.listed {
+		s.listed = true
+		c.changed = append(c.changed, ch)
+	}
+	signal(c.wake)
+}
+
 // run holds the connection until the context ends.
 func (c *conn) run(ctx context.Context) {
 	for wait := redialFirst; ; wait = min(2*wait, redialMost) {
@@ -167,34 +181,26 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // serve holds one connection until it breaks, falls silent, or the context ends. No hook runs when it has returned.
 func (c *conn) serve(ctx context.Context) {
-	client := c.b.subs.Load()
-	if client == nil {
+	broken := make(chan error, 1)
+	l, err := c.b.wire.listen(ctx, Events{
+		Message: func(ch, text string) {
+			c.heard.Store(int64(c.b.elapsed()))
+			c.b.receive(ch, text)
+		},
+		Subscribed:   c.confirm,
+		Unsubscribed: c.dropped,
+		Lost:         func(err error) { broken <- err },
+	})
+	if err != nil {
 		return
 	}
-	d, release := (*client).Dedicate()
-	defer release()
-	broken := d.SetPubSubHooks(rueidis.PubSubHooks{
-		OnMessage: func(m rueidis.PubSubMessage) {
-			c.heard.Store(int64(c.b.elapsed()))
-			c.b.receive(m.Channel, m.Message)
-		},
-		OnSubscription: func(s rueidis.PubSubSubscription) {
-			if s.Kind == "subscribe" || s.Kind == "ssubscribe" {
-				c.confirm(s.Channel)
-			}
-		},
-	})
-	defer func() {
-		d.Close()
-		for range broken { // it is closed with the connection
-		}
-	}()
+	defer l.Close()
 	c.reset()
 	tick := time.NewTicker(c.b.cfg.ProbeAfter / 4)
 	defer tick.Stop()
 	var p prober
 	for {
-		if !c.command(ctx, d) {
+		if !c.command(ctx, l) {
 			return
 		}
 		select {
@@ -217,7 +223,7 @@ func (c *conn) serve(ctx context.Context) {
 }
 
 // command sends what is to be subscribed and unsubscribed; false: the connection is of no use.
-func (c *conn) command(ctx context.Context, d rueidis.DedicatedClient) bool {
+func (c *conn) command(ctx context.Context, l Listener) bool {
 	on, off := c.next()
 	if len(on)+len(off) == 0 {
 		return true
@@ -225,12 +231,12 @@ func (c *conn) command(ctx context.Context, d rueidis.DedicatedClient) bool {
 	ctx, cancel := context.WithTimeout(ctx, c.b.cfg.ReadTimeout)
 	defer cancel()
 	if len(off) > 0 {
-		if err := d.Do(ctx, d.B().Unsubscribe().Channel(off...).Build()).Error(); err != nil {
+		if err := l.Unsubscribe(ctx, off...); err != nil {
 			return false
 		}
 	}
 	if len(on) > 0 {
-		if err := d.Do(ctx, d.B().Subscribe().Channel(on...).Build()).Error(); err != nil {
+		if err := l.Subscribe(ctx, on...); err != nil {
 			return false
 		}
 	}

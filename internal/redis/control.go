@@ -55,7 +55,7 @@ func (b *Broker) beat(ctx context.Context) error {
 
 // nodes are the names of the nodes that are there, by inc. self is written if it is not empty.
 func (b *Broker) nodes(ctx context.Context, self string) (map[string]string, error) {
-	reply, err := b.wire.script(ctx, beatScript, []string{b.keys.shared("bus"), b.keys.shared("born")}, []string{self, strconv.FormatInt(lease.Milliseconds(), 10)})
+	reply, err := b.wire.script(ctx, scriptBeat, []string{b.keys.shared("bus"), b.keys.shared("born")}, []string{self, strconv.FormatInt(lease.Milliseconds(), 10)})
 	at := b.elapsed()
 	if err != nil {
 		return nil, err
@@ -104,8 +104,8 @@ func (b *Broker) beats(ctx context.Context) {
 
 // leave tells the others not to wait for this node.
 func (b *Broker) leave(ctx context.Context) {
-	if err := b.wire.do(ctx, b.cfg.CallTimeout, func(ctx context.Context, c rueidis.Client) {
-		_ = c.Do(ctx, c.B().Zrem().Key(b.keys.shared("bus")).Member(b.inc+":"+b.cfg.NodeID).Build()).Error() // its lease ends by itself
+	if err := b.wire.query(ctx, func(ctx context.Context, c rueidis.Client) error {
+		return c.Do(ctx, c.B().Zrem().Key(b.keys.shared("bus")).Member(b.inc+":"+b.cfg.NodeID).Build()).Error()
 	}); err != nil {
 		b.log.Debug("the node's lease was not taken back", "error", err)
 	}
@@ -274,7 +274,7 @@ func (b *Broker) Revoke(ctx context.Context, r broker.Revocation) error {
 		before = strconv.FormatInt(r.Before.UnixNano(), 10)
 	}
 	keys := []string{b.keys.shared("rev"), b.keys.shared("rev") + ":at", b.keys.shared("rev") + ":v"}
-	if err := b.wire.run(ctx, revokeScript, keys, []string{target(r), expires, before, strconv.FormatInt(time.Now().UnixMilli(), 10)}); err != nil {
+	if err := b.wire.run(ctx, ScriptRevoke, keys, []string{target(r), expires, before, strconv.FormatInt(time.Now().UnixMilli(), 10)}); err != nil {
 		return b.failed(ctx, "revoke", err)
 	}
 	return nil
@@ -285,24 +285,22 @@ func (b *Broker) Revocations(ctx context.Context) (rs []broker.Revocation, versi
 	if err := b.usable(ctx); err != nil {
 		return nil, 0, err
 	}
-	var got []rueidis.RedisResult
+	var v int64
+	var before map[string]string
+	var scores []rueidis.ZScore
 	rev := b.keys.shared("rev")
-	err = b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context, c rueidis.Client) {
-		got = c.DoMulti(ctx, c.B().Get().Key(rev+":v").Build(), c.B().Hgetall().Key(rev+":at").Build(),
+	err = b.wire.query(ctx, func(ctx context.Context, c rueidis.Client) (err error) {
+		got := c.DoMulti(ctx, c.B().Get().Key(rev+":v").Build(), c.B().Hgetall().Key(rev+":at").Build(),
 			c.B().Zrangebyscore().Key(rev).Min(strconv.FormatInt(time.Now().UnixMilli(), 10)).Max("+inf").Withscores().Build())
+		if v, err = got[0].AsInt64(); err != nil && !rueidis.IsRedisNil(err) {
+			return err
+		}
+		if before, err = got[1].AsStrMap(); err != nil {
+			return err
+		}
+		scores, err = got[2].AsZScores()
+		return err
 	})
-	if err != nil {
-		return nil, 0, b.failed(ctx, "revocations", err)
-	}
-	v, err := got[0].AsInt64()
-	if err != nil && !rueidis.IsRedisNil(err) {
-		return nil, 0, b.failed(ctx, "revocations", err)
-	}
-	before, err := got[1].AsStrMap()
-	if err != nil {
-		return nil, 0, b.failed(ctx, "revocations", err)
-	}
-	scores, err := got[2].AsZScores()
 	if err != nil {
 		return nil, 0, b.failed(ctx, "revocations", err)
 	}

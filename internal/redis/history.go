@@ -72,17 +72,17 @@ func (b *Broker) History(ctx context.Context, q message.Query) (message.Page, er
 // readPage reads from the stream; if the connection breaks meanwhile, once more.
 func (b *Broker) readPage(ctx context.Context, name message.Room, ch string, from message.Position, backward bool, count int) (history, error) {
 	h, err := b.wire.read(ctx, name, ch, from, b.oldest(name), backward, count)
-	if _, answered := rueidis.IsRedisErr(err); err == nil || answered || ctx.Err() != nil {
+	if _, ok := answered(err); err == nil || ok || ctx.Err() != nil {
 		return h, err
 	}
 	return b.wire.read(ctx, name, ch, from, b.oldest(name), backward, count)
 }
 
 // list writes rooms into the list of those with history, and forgets those whose history has ended.
-func (b *Broker) list(ctx context.Context, rooms map[message.Room]struct{}) (err error) {
+func (b *Broker) list(ctx context.Context, rooms map[message.Room]struct{}) error {
 	now := b.clock.millis()
 	ended := now - max(listedFor, b.cfg.Retention.Age).Milliseconds()
-	if full := b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context, c rueidis.Client) {
+	return b.wire.query(ctx, func(ctx context.Context, c rueidis.Client) (err error) {
 		cmds := make(rueidis.Commands, 0, len(rooms)+1)
 		for name := range rooms {
 			cmds = append(cmds, c.B().Zadd().Key(b.keys.history()).ScoreMember().ScoreMember(float64(now), string(name)).Build())
@@ -93,10 +93,8 @@ func (b *Broker) list(ctx context.Context, rooms map[message.Room]struct{}) (err
 				err = e
 			}
 		}
-	}); full != nil {
-		return full
-	}
-	return err
+		return err
+	})
 }
 
 // Rooms implements broker.Broker. What other nodes have published in the last second in rooms without history may not be
@@ -131,13 +129,11 @@ func (b *Broker) Rooms(ctx context.Context, prefix string, after message.Room, l
 func (b *Broker) listed(ctx context.Context, prefix string, after message.Room, n int) (names []message.Room, more bool, err error) {
 	for cursor := uint64(0); ; {
 		var page rueidis.ScanEntry
-		if full := b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context, c rueidis.Client) {
+		if err := b.wire.query(ctx, func(ctx context.Context, c rueidis.Client) (err error) {
 			cmd := c.B().Zscan().Key(b.keys.history()).Cursor(cursor).Match(globEscape(prefix) + "*").Count(listPage).Build()
 			page, err = c.Do(ctx, cmd).AsScanEntry()
-		}); full != nil {
-			return nil, false, full
-		}
-		if err != nil {
+			return err
+		}); err != nil {
 			return nil, false, err
 		}
 		for i := 0; i < len(page.Elements); i += 2 { // names and scores
@@ -163,14 +159,15 @@ func (b *Broker) listed(ctx context.Context, prefix string, after message.Room, 
 func (b *Broker) withHistory(ctx context.Context, names []message.Room) (kept []message.Room, err error) {
 	for some := range slices.Chunk(names, tipBatch) {
 		var rs []rueidis.RedisResult
-		if full := b.wire.do(ctx, b.cfg.ReadTimeout, func(ctx context.Context, c rueidis.Client) {
+		if err := b.wire.query(ctx, func(ctx context.Context, c rueidis.Client) error {
 			cmds := make(rueidis.Commands, 0, len(some))
 			for _, name := range some {
 				cmds = append(cmds, c.B().Xrevrange().Key(b.keys.stream(b.keys.channel(name))).End("+").Start(streamID(b.oldest(name))).Count(1).Build())
 			}
 			rs = c.DoMulti(ctx, cmds...)
-		}); full != nil {
-			return nil, full
+			return nil
+		}); err != nil {
+			return nil, err
 		}
 		for i, r := range rs {
 			es, err := r.ToArray()

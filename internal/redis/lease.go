@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"crypto/rand"
-	_ "embed" // the scripts
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,15 +15,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-var (
-	//go:embed lease.lua
-	leaseLua string
-	//go:embed lease_end.lua
-	leaseEndLua string
-
-	leaseScript    = rueidis.NewLuaScript(leaseLua)
-	leaseEndScript = rueidis.NewLuaScript(leaseEndLua)
-)
+var leaseScript, leaseEndScript = scripts[ScriptLease], scripts[ScriptLeaseEnd]
 
 // draining marks the name of a node that has left: what it has written stands, but it answers no more.
 const draining = "~"

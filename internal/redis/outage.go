@@ -63,8 +63,8 @@ func (b *Broker) watch(ctx context.Context) error {
 		case <-b.lost:
 		}
 		for wait := redialFirst; ; wait = min(2*wait, redialMost) {
-			fresh := b.wire.client.Load() == nil
-			err := b.reach(ctx)
+			fresh := !b.wire.opened.Load()
+			err := b.connect(ctx)
 			if fresh && refused(err) {
 				return fmt.Errorf("redis refuses us: check user, password and rights: %w", err)
 			}
@@ -77,14 +77,6 @@ func (b *Broker) watch(ctx context.Context) error {
 		}
 		b.log.Info("redis is back")
 	}
-}
-
-// reach tells whether Redis answers; the first time it dials.
-func (b *Broker) reach(ctx context.Context) error {
-	if b.wire.client.Load() == nil {
-		return b.connect(ctx)
-	}
-	return b.beat(ctx)
 }
 
 // parkAll keeps a batch for when Redis is back and shows it on this node; false: it is back. tried is the position behind
@@ -212,7 +204,7 @@ func (b *Broker) unpark(ctx context.Context, name message.Room, batch []*parked)
 	}
 	known := b.position(ch)
 	keys, args := b.publishArgs(name, ch, jobs, f)
-	reply, err := b.wire.script(ctx, publishScript, keys, args)
+	reply, err := b.wire.script(ctx, ScriptPublish, keys, args)
 	switch {
 	case err == nil:
 	case judge(err) == hopeless:

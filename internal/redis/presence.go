@@ -181,6 +181,7 @@ func (p *Presence) pulse(ctx context.Context) (time.Duration, error) {
 	if c == nil {
 		var err error
 		if c, err = p.dial(); err != nil {
+			err = fromServer(err)
 			if refused(err) {
 				return 0, fmt.Errorf("redis refuses this node: %w", err)
 			}

@@ -171,7 +171,7 @@ func (b *Broker) publishBatch(name message.Room, batch []*job) {
 			return
 		}
 		keys, args := b.publishArgs(name, ch, batch, floors)
-		reply, err := b.wire.script(b.root, publishScript, keys, args)
+		reply, err := b.wire.script(b.root, ScriptPublish, keys, args)
 		if err == nil {
 			b.published(name, ch, batch, reply)
 			return

@@ -2,99 +2,91 @@ package redis
 
 import (
 	"context"
-	_ "embed" // the scripts
-	"errors"
-	"net"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
 
+	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/message"
 )
 
-//go:embed publish.lua
-var publishLua string
-
-//go:embed delete.lua
-var deleteLua string
-
-//go:embed beat.lua
-var beatLua string
-
-//go:embed revoke.lua
-var revokeLua string
-
-var (
-	publishScript = rueidis.NewLuaScript(publishLua)
-	deleteScript  = rueidis.NewLuaScript(deleteLua)
-	beatScript    = rueidis.NewLuaScript(beatLua)
-	revokeScript  = rueidis.NewLuaScript(revokeLua)
-)
-
-// maxInFlight bounds what waits for answers on the command connection: the library's own ring blocks without a deadline
-// when it is full.
-const maxInFlight = 768
-
-// wire sends commands. Each call has a deadline of its own.
+// wire asks the Port. Each call has a deadline of its own.
 type wire struct {
-	client atomic.Pointer[rueidis.Client] // nil until it was dialled for the first time
+	port   Port
+	opened atomic.Bool // Redis was reached for the first time
 	keys   keys
 	verb   string // PUBLISH, or SPUBLISH in a cluster
-	slots  chan struct{}
 	call   time.Duration
 	reads  time.Duration
 }
 
-// errNotDialled: Redis was never reached.
-var errNotDialled = errors.New("redis was not reached yet")
+// open dials, if that was not done yet.
+func (w *wire) open(ctx context.Context, redialled func()) error {
+	if w.opened.Load() {
+		return nil
+	}
+	if err := w.port.Open(ctx, redialled); err != nil {
+		return err
+	}
+	w.opened.Store(true)
+	return nil
+}
 
-// do runs f with a deadline and a place among those in flight.
-func (w *wire) do(ctx context.Context, limit time.Duration, f func(context.Context, rueidis.Client)) error {
-	client := w.client.Load()
-	if client == nil {
+func (w *wire) close() {
+	w.opened.Store(false)
+	w.port.Close()
+}
+
+// do runs f with a deadline.
+func (w *wire) do(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
+	if !w.opened.Load() {
 		return errNotDialled
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	select {
-	case w.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-w.slots }()
-	f(ctx, *client)
-	return nil
+	return f(ctx)
 }
 
 // script runs a script whose reply is a list of texts.
-func (w *wire) script(ctx context.Context, s *rueidis.Lua, keys, args []string) (reply []string, err error) {
-	if full := w.do(ctx, w.call, func(ctx context.Context, c rueidis.Client) {
-		reply, err = s.Exec(ctx, c, keys, args).AsStrSlice()
-	}); full != nil {
-		return nil, full
-	}
+func (w *wire) script(ctx context.Context, s Script, keys, args []string) (reply []string, err error) {
+	err = w.do(ctx, w.call, func(ctx context.Context) (err error) {
+		reply, err = w.port.Script(ctx, s, keys, args)
+		return err
+	})
 	return reply, err
 }
 
 // run runs a script whose reply does not matter.
-func (w *wire) run(ctx context.Context, s *rueidis.Lua, keys, args []string) (err error) {
-	if full := w.do(ctx, w.call, func(ctx context.Context, c rueidis.Client) { err = s.Exec(ctx, c, keys, args).Error() }); full != nil {
-		return full
-	}
+func (w *wire) run(ctx context.Context, s Script, keys, args []string) error {
+	_, err := w.script(ctx, s, keys, args)
 	return err
 }
 
 // publish publishes on a channel that is no room's.
-func (w *wire) publish(ctx context.Context, ch, text string) (err error) {
-	if full := w.do(ctx, w.call, func(ctx context.Context, c rueidis.Client) {
-		err = c.Do(ctx, c.B().Publish().Channel(ch).Message(text).Build()).Error()
-	}); full != nil {
-		return full
+func (w *wire) publish(ctx context.Context, ch, text string) error {
+	return w.do(ctx, w.call, func(ctx context.Context) error { return w.port.Publish(ctx, ch, text) })
+}
+
+// listen opens a connection for subscriptions.
+func (w *wire) listen(ctx context.Context, on Events) (l Listener, err error) {
+	err = w.do(ctx, w.reads, func(ctx context.Context) (err error) {
+		l, err = w.port.Listen(ctx, on)
+		return err
+	})
+	return l, err
+}
+
+// query asks what is not about order and so no part of Port: only a real server answers.
+func (w *wire) query(ctx context.Context, f func(context.Context, rueidis.Client) error) error {
+	s, ok := w.port.(*server)
+	if !ok {
+		return broker.ErrUnavailable
 	}
-	return err
+	return w.do(ctx, w.reads, func(ctx context.Context) error {
+		return s.do(ctx, func(c rueidis.Client) error { return f(ctx, c) })
+	})
 }
 
 // tipCut is where a room ends, and up to where it was deleted.
@@ -107,12 +99,10 @@ func (w *wire) tips(ctx context.Context, channels []string) (tips []tipCut, err 
 		keys = append(keys, w.keys.cut(ch), w.keys.tip(ch))
 	}
 	var values []string
-	if full := w.do(ctx, w.reads, func(ctx context.Context, c rueidis.Client) {
-		values, err = c.Do(ctx, c.B().Mget().Key(keys...).Build()).AsStrSlice()
-	}); full != nil {
-		return nil, full
-	}
-	if err != nil {
+	if err := w.do(ctx, w.reads, func(ctx context.Context) (err error) {
+		values, err = w.port.Values(ctx, keys)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	if len(values) != len(keys) {
@@ -144,48 +134,29 @@ type history struct {
 // read reads up to count entries behind from, or before it; from is not among them. What is deleted or published
 // meanwhile shows as the entries' prev.
 func (w *wire) read(ctx context.Context, room message.Room, ch string, from, oldest message.Position, backward bool, count int) (h history, err error) {
-	first := "-"
+	r := StreamRange{Stream: w.keys.stream(ch), Tip: w.keys.tip(ch), Cut: w.keys.cut(ch), From: "-", To: "+", Backward: backward, Count: count}
 	if oldest != 0 {
-		first = streamID(oldest)
+		r.From = streamID(oldest)
 	}
-	if !backward && from >= oldest && from != 0 {
-		first = "(" + streamID(from)
+	switch {
+	case from == 0:
+	case backward:
+		r.To = "(" + streamID(from)
+	case from >= oldest:
+		r.From = "(" + streamID(from)
 	}
-	var rs []rueidis.RedisResult
-	if full := w.do(ctx, w.reads, func(ctx context.Context, c rueidis.Client) {
-		b := c.B
-		var list rueidis.Completed
-		if backward {
-			last := "+"
-			if from != 0 {
-				last = "(" + streamID(from)
-			}
-			list = b().Xrevrange().Key(w.keys.stream(ch)).End(last).Start(first).Count(int64(count)).Build()
-		} else {
-			list = b().Xrange().Key(w.keys.stream(ch)).Start(first).End("+").Count(int64(count)).Build()
-		}
-		rs = c.DoMulti(ctx, b().Get().Key(w.keys.cut(ch)).Build(), b().Get().Key(w.keys.tip(ch)).Build(),
-			b().Xlen().Key(w.keys.stream(ch)).Build(), list)
-	}); full != nil {
-		return h, full
-	}
-	for i, to := range []*message.Position{&h.cut, &h.tip} {
-		s, err := rs[i].ToString()
-		if err != nil && !rueidis.IsRedisNil(err) {
-			return h, err
-		}
-		*to, _ = parseStreamID(s)
-	}
-	if h.length, err = rs[2].AsInt64(); err != nil {
+	var part StreamPart
+	if err := w.do(ctx, w.reads, func(ctx context.Context) (err error) {
+		part, err = w.port.Range(ctx, r)
+		return err
+	}); err != nil {
 		return h, err
 	}
-	es, err := rs[3].AsXRange()
-	if err != nil {
-		return h, err
-	}
-	h.more = len(es) == count
-	h.entries = make([]entry, 0, len(es))
-	for _, e := range es {
+	h.tip, _ = parseStreamID(part.Tip)
+	h.cut, _ = parseStreamID(part.Cut)
+	h.length, h.more = part.Length, len(part.Entries) == count
+	h.entries = make([]entry, 0, len(part.Entries))
+	for _, e := range part.Entries {
 		if e, ok := readEntry(e, room); ok {
 			h.entries = append(h.entries, e)
 		}
@@ -194,53 +165,17 @@ func (w *wire) read(ctx context.Context, room message.Room, ch string, from, old
 }
 
 // readEntry reads an entry of a stream; false: another program put it there.
-func readEntry(e rueidis.XRangeEntry, room message.Room) (entry, bool) {
+func readEntry(e StreamEntry, room message.Room) (entry, bool) {
 	at, ok := parseStreamID(e.ID)
-	prev, ok2 := parseStreamID(e.FieldValues["p"])
-	env := e.FieldValues["d"]
-	if !ok || !ok2 || env == "" {
+	prev, ok2 := parseStreamID(e.Prev)
+	if !ok || !ok2 || e.Env == "" {
 		return entry{}, false
 	}
-	it, err := parseEnv(env, room)
+	it, err := parseEnv(e.Env, room)
 	if err != nil {
 		it.m = nil
 	}
-	return entry{at: at, prev: prev, m: it.m, size: len(env)}, true
-}
-
-// fault is what a failed call means for the next.
-type fault uint8
-
-const (
-	notExecuted fault = iota // try again
-	unknown                  // it may have been executed
-	hopeless                 // the next one fails the same way
-)
-
-// judge tells what an error of a script means.
-func judge(err error) fault {
-	if e, ok := rueidis.IsRedisErr(err); ok {
-		switch text := e.Error(); {
-		case strings.HasPrefix(text, "WRONGTYPE"):
-			return hopeless
-		case strings.HasPrefix(text, "NOPERM"):
-			return unknown // the publication comes after the writes
-		default:
-			return notExecuted
-		}
-	}
-	var op *net.OpError
-	if errors.Is(err, errNotDialled) || errors.As(err, &op) && op.Op == "dial" {
-		return notExecuted
-	}
-	return unknown
-}
-
-// refused tells an error that no dialling again cures.
-func refused(err error) bool {
-	e, ok := rueidis.IsRedisErr(err)
-	return ok && (strings.HasPrefix(e.Error(), "WRONGPASS") || strings.HasPrefix(e.Error(), "NOAUTH") ||
-		strings.HasPrefix(e.Error(), "NOPERM") || strings.HasPrefix(e.Error(), "ERR AUTH"))
+	return entry{at: at, prev: prev, m: it.m, size: len(e.Env)}, true
 }
 
 func seconds(d time.Duration) string {
