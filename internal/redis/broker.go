@@ -3,7 +3,6 @@ package redis
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,8 +22,16 @@ import (
 type Config struct {
 	Options
 	// Port is the way to Redis; nil: to the one that Options name. Over another one neither Rooms nor Revocations answer.
-	Port   Port
-	NodeID string // as replies to Ask name this node
+	Port Port
+	// NodeID is as replies to Ask name this node: its number in base 36, as Number draws it; "": a random one.
+	NodeID string
+	// Incarnation is the node's name in all it writes, at most 64 bytes without ":" and "~"; the NodeID stands before its
+	// first dot. "": one of this run alone.
+	Incarnation string
+	Lease       time.Duration // how long what the node has written stands without a sign of life of it; default 6 s
+	Beat        time.Duration // how often it gives one, and looks at the others'; default 2 s
+	// Revoked is called with each new version of the revocations, within Beat of the change. It does not wait.
+	Revoked func(version uint64)
 
 	// Retention is that of rooms which no pattern names. Fields that are zero take those of broker.DefaultRetention. A
 	// negative Messages keeps no history at all.
@@ -46,6 +53,7 @@ type Config struct {
 	MaxQueued int64 // bytes of messages that wait to be published, in all rooms; above it ErrOverloaded. Default 64 MiB
 
 	Minter *message.Minter // makes the ids of what other programs publish; nil: one of its own
+	Rand   mathrand.Source // what is left to chance in the order of things; nil: the runtime's
 }
 
 func (c *Config) setDefaults() {
@@ -60,10 +68,46 @@ func (c *Config) setDefaults() {
 	c.Backlog = cmp.Or(c.Backlog, 8192)
 	c.MaxOutbox = cmp.Or(c.MaxOutbox, 256<<20)
 	c.MaxQueued = cmp.Or(c.MaxQueued, 64<<20)
+	c.Lease = cmp.Or(c.Lease, 6*time.Second)
+	c.Beat = cmp.Or(c.Beat, 2*time.Second)
+	switch {
+	case c.Incarnation != "":
+		c.NodeID = nodeOf(c.Incarnation)
+	case c.NodeID == "":
+		c.NodeID = numberName(randomNumber())
+	}
+	if c.Incarnation == "" {
+		c.Incarnation = newIncarnation(c.NodeID, time.Now())
+	}
 	if c.Minter == nil {
-		c.Minter = message.NewMinter(uint16(mathrand.Uint32()))
+		number, err := strconv.ParseUint(c.NodeID, 36, 16)
+		if err != nil { // it is no number's name
+			number = uint64(randomNumber())
+		}
+		c.Minter = message.NewMinter(uint16(number))
+	}
+	if c.Rand == nil {
+		c.Rand = runtimeRand{}
 	}
 }
+
+func (c *Config) check() error {
+	switch {
+	case len(c.Incarnation) > 64 || strings.ContainsAny(c.Incarnation, ":"+draining):
+		return errors.New(`redis: the name of a node has at most 64 bytes and neither ":" nor "~"`)
+	case c.Beat > c.Lease/2:
+		return fmt.Errorf("redis: a beat each %v is too seldom for a lease of %v: it must be at most half of it", c.Beat, c.Lease)
+	}
+	if _, own := c.Port.(*server); own {
+		return c.Options.check()
+	}
+	return nil
+}
+
+// runtimeRand is the runtime's own source.
+type runtimeRand struct{}
+
+func (runtimeRand) Uint64() uint64 { return mathrand.Uint64() }
 
 func fill(keep, other broker.Retention) broker.Retention {
 	return broker.Retention{Messages: cmp.Or(keep.Messages, other.Messages), Age: cmp.Or(keep.Age, other.Age)}
@@ -71,9 +115,7 @@ func fill(keep, other broker.Retention) broker.Retention {
 
 const (
 	streamSpare = 120 * time.Second // a stream outlives its youngest entry's age by this
-	beatEvery   = 2 * time.Second
-	lease       = 6 * time.Second
-	guardFor    = 5 * time.Minute // after a redial scripts are told what positions there were
+	guardFor    = 5 * time.Minute   // after a redial scripts are told what positions there were
 )
 
 // Broker is a node's end of a bus over Redis. It is safe for concurrent use; Run once.
@@ -93,6 +135,8 @@ type Broker struct {
 	forks                atomic.Int64 // signs that Redis lost something
 	junk, refused, broke limited
 	root                 context.Context // of publishes, which end by themselves; it is Run's, but outlives it
+	running              context.Context // of what runs as long as Run
+	loops                sync.WaitGroup  // what does
 	born                 atomic.Uint64   // since when the data in Redis exists
 	guard                atomic.Int64    // until when, as a time since the start
 	tasks                sync.WaitGroup
@@ -100,19 +144,31 @@ type Broker struct {
 	outbox               outbox
 	away                 atomic.Bool                       // as the outbox says
 	lost                 chan struct{}                     // away has begun
-	others               atomic.Pointer[map[string]string] // the nodes that were there when Redis was last asked
+	nodes                atomic.Pointer[map[string]string] // those that were there when Redis was last asked: inc → name
+
+	lease    lease
+	presence *Presence     // of the same node; nil: none
+	hurry    chan struct{} // the heart shall beat
+	beating  sync.Mutex    // held by a beat
+	revoked  uint64        // the version last told; the beat's
+	holding  sync.Mutex
+	holders  int // what needs the way to Redis
+	chance   sync.Mutex
 
 	workers []*worker
-	heals   roomList
+	heals   heals
 	later   laterList
 	touched touched
 
 	mu       sync.RWMutex // guards rooms
 	rooms    map[string]*room
+	order    []*room       // the same
+	swept    int           // of them, those before were compared last
 	done     chan struct{} // closed when nothing is accepted any more
 	open     atomic.Bool
 	control  chan string // requests and replies that have come
 	pendings pendings
+	asked    atomic.Uint64
 }
 
 var _ broker.Broker = (*Broker)(nil)
@@ -122,15 +178,34 @@ func New(cfg Config) *Broker {
 	cfg.setDefaults()
 	now := time.Now()
 	k := keys(cfg.Prefix)
-	return &Broker{
+	b := &Broker{
 		cfg: cfg, keys: k, log: cfg.Logger.With("component", "redis"),
-		wire:  &wire{port: cfg.Port, keys: k, verb: "PUBLISH", call: cfg.CallTimeout, reads: cfg.ReadTimeout},
-		inc:   strconv.FormatInt(now.UnixMilli(), 36) + "." + strings.ToLower(rand.Text()[:4]),
+		wire: &wire{port: cfg.Port, keys: k, verb: "PUBLISH", call: cfg.CallTimeout, reads: cfg.ReadTimeout},
+		inc:  cfg.Incarnation, hurry: make(chan struct{}, 1),
 		start: now, clock: &clock{start: now}, rooms: make(map[string]*room), done: make(chan struct{}),
 		outbox: outbox{rooms: make(map[message.Room][]*parked), keys: make(map[string]broker.Receipt)}, lost: make(chan struct{}, 1),
-		queues: queues{rooms: make(map[message.Room]*queue)}, heals: newRoomList(), later: newLaterList(),
+		queues: queues{rooms: make(map[message.Room]*queue)}, later: newLaterList(),
 		control: make(chan string, 1024), pendings: pendings{asks: make(map[string]*pending)},
 	}
+	b.lease = lease{wire: b.wire, inc: b.inc, lasts: cfg.Lease}
+	for i := range max(1, min(4, runtime.NumCPU()/4)) {
+		c := newConn(b, k.probe(b.inc, i))
+		c.want(c.probe, byBroker)
+		b.conns = append(b.conns, c)
+	}
+	b.place(k.control()).want(k.control(), byBroker)
+	b.place(k.node(b.inc)).want(k.node(b.inc), byBroker)
+	return b
+}
+
+// place is the connection that a channel is subscribed on.
+func (b *Broker) place(ch string) *conn { return b.conns[spread(ch)%uint32(len(b.conns))] }
+
+// chanceOf is a number below n, by chance.
+func (b *Broker) chanceOf(n uint64) uint64 {
+	b.chance.Lock()
+	defer b.chance.Unlock()
+	return b.cfg.Rand.Uint64() % n
 }
 
 func (b *Broker) elapsed() time.Duration { return time.Since(b.start) }
@@ -156,6 +231,8 @@ func (b *Broker) Run(ctx context.Context, s broker.Sink, ready func()) error {
 		return err
 	}
 	b.sink, b.root = s, context.WithoutCancel(ctx)
+	b.hold()
+	defer b.release(b.root)
 	err := b.connect(ctx)
 	switch {
 	case ctx.Err() != nil:
@@ -165,13 +242,12 @@ func (b *Broker) Run(ctx context.Context, s broker.Sink, ready func()) error {
 	case err != nil:
 		b.goAway(err)
 	}
-	defer b.wire.close()
 	running, stop := context.WithCancel(ctx)
 	defer stop()
-	var loops sync.WaitGroup
-	b.launch(running, &loops)
+	b.running = running
+	b.launch(running)
 	fatal := make(chan error, 1)
-	loops.Go(func() { fatal <- b.watch(running) })
+	b.loops.Go(func() { fatal <- b.watch(running) })
 	if b.controlReady(running) {
 		b.open.Store(true)
 		ready()
@@ -186,34 +262,31 @@ func (b *Broker) Run(ctx context.Context, s broker.Sink, ready func()) error {
 	close(b.done)
 	b.tasks.Wait()
 	stop()
-	loops.Wait()
+	b.loops.Wait()
 	if n := b.outbox.count(); n > 0 {
 		b.log.Error("messages of an outage are lost: the node ends before redis is back", "count", n)
 	}
-	b.leave(context.WithoutCancel(ctx))
 	return err
 }
 
 // connect dials, if Redis was not reached yet, and gives a sign of life.
 func (b *Broker) connect(ctx context.Context) error {
 	if err := b.wire.open(ctx, b.dialled); err != nil {
+		if b.presence != nil {
+			b.presence.missed(ctx, false, err)
+		}
 		return err
 	}
-	return b.beat(ctx)
+	_, err := b.beat(ctx)
+	return err
 }
 
 // dialled notes that the command connection is a new one: perhaps to another server, whose clock may be behind.
 func (b *Broker) dialled() { b.guard.Store(int64(b.elapsed() + guardFor)) }
 
 // launch starts everything that runs until the context ends.
-func (b *Broker) launch(ctx context.Context, loops *sync.WaitGroup) {
-	for i := range max(1, min(4, runtime.NumCPU()/4)) {
-		c := newConn(b, b.keys.probe(b.inc, i))
-		c.want(c.probe, true)
-		b.conns = append(b.conns, c)
-	}
-	b.conns[0].want(b.keys.control(), true)
-	b.conns[0].want(b.keys.node(b.inc), true)
+func (b *Broker) launch(ctx context.Context) {
+	loops := &b.loops
 	for range max(2, runtime.GOMAXPROCS(0)) {
 		b.workers = append(b.workers, newWorker(b))
 	}
@@ -224,18 +297,16 @@ func (b *Broker) launch(ctx context.Context, loops *sync.WaitGroup) {
 	for _, w := range b.workers {
 		loops.Go(func() { w.run(ctx) })
 	}
-	for range healers {
-		loops.Go(func() { b.healAll(ctx) })
-	}
 	loops.Go(func() { b.later.run(ctx) })
-	loops.Go(func() { b.beats(ctx) })
+	loops.Go(func() { b.heart(ctx) })
 	loops.Go(func() { b.controls(ctx) })
 	loops.Go(func() { b.sweep(ctx) })
 }
 
 // controlReady waits until questions and replies reach this node.
 func (b *Broker) controlReady(ctx context.Context) bool {
-	for !b.away.Load() && !b.conns[0].holds(b.keys.control(), b.keys.node(b.inc)) {
+	holds := func(ch string) bool { return b.place(ch).holds(ch) }
+	for !b.away.Load() && !(holds(b.keys.control()) && holds(b.keys.node(b.inc))) {
 		if !pause(ctx, subscribeTick) {
 			return false
 		}
@@ -282,10 +353,10 @@ func (b *Broker) Subscribe(name message.Room) {
 	if b.rooms[ch] != nil {
 		return
 	}
-	h := spread(ch)
-	r := &room{name: name, ch: ch, b: b, conn: b.conns[h%uint32(len(b.conns))], worker: b.workers[h%uint32(len(b.workers))]}
+	r := &room{name: name, ch: ch, b: b, worker: b.workers[spread(ch)%uint32(len(b.workers))], place: len(b.order)}
 	b.rooms[ch] = r
-	r.conn.want(ch, true)
+	b.order = append(b.order, r)
+	b.place(ch).want(ch, byRoom)
 	if b.away.Load() {
 		r.attachBlind()
 	}
@@ -298,8 +369,13 @@ func (b *Broker) Unsubscribe(name message.Room) {
 	defer b.mu.Unlock()
 	if r := b.rooms[ch]; r != nil {
 		delete(b.rooms, ch)
+		last := len(b.order) - 1
+		b.order[r.place] = b.order[last]
+		b.order[r.place].place = r.place
+		b.order[last] = nil
+		b.order = b.order[:last]
 		r.stop()
-		r.conn.want(ch, false)
+		b.place(ch).leave(ch, byRoom)
 	}
 }
 

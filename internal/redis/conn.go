@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ type conn struct {
 	b     *Broker
 	probe string       // its channel for messages to itself
 	up    atomic.Bool  // it holds what it should
+	again atomic.Bool  // it was dialled anew, and no tip was read since
 	heard atomic.Int64 // when a message came last, as a time since the start
 
 	mu        sync.Mutex
@@ -30,10 +32,20 @@ type conn struct {
 	attach    chan struct{}
 }
 
+// wanter is who wants a channel.
+type wanter uint8
+
+const (
+	byBroker wanter = 1 << iota // for itself
+	byRoom                      // it has members here
+	byPresence
+)
+
 // sub is a channel.
 type sub struct {
-	want    bool
-	fresh   bool // to be subscribed, even if it is already: somebody waits for the confirmation
+	want    wanter // all who do; 0: nobody
+	await   wanter // those of them who wait for the confirmation
+	fresh   bool   // to be subscribed, even if it is already: somebody waits for the confirmation
 	sent    bool
 	listed  bool // in changed
 	pending int  // confirmations to come
@@ -50,8 +62,9 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// want says whether a channel is to be subscribed.
-func (c *conn) want(ch string, yes bool) {
+// want has a channel be subscribed. Who wants it is told when all that comes from now on reaches this node, though the
+// others have had it for long.
+func (c *conn) want(ch string, who wanter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.subs[ch]
@@ -59,12 +72,43 @@ func (c *conn) want(ch string, yes bool) {
 		s = &sub{}
 		c.subs[ch] = s
 	}
-	s.want, s.fresh = yes, yes
+	s.want |= who
+	s.await |= who
+	s.fresh = true
+	c.list(ch, s)
+}
+
+// leave takes the wish back.
+func (c *conn) leave(ch string, who wanter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.subs[ch]
+	if s == nil {
+		return
+	}
+	s.want &^= who
+	s.await &^= who
+	if s.want == 0 {
+		s.fresh = false
+		c.list(ch, s)
+	}
+}
+
+// list has the next command see to the channel; the lock is held.
+func (c *conn) list(ch string, s *sub) {
 	if !s.listed {
 		s.listed = true
 		c.changed = append(c.changed, ch)
 	}
 	signal(c.wake)
+}
+
+// wanted tells whether somebody wants a channel.
+func (c *conn) wanted(ch string, who wanter) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.subs[ch]
+	return s != nil && s.want&who != 0
 }
 
 // next returns what to subscribe and to unsubscribe now.
@@ -76,11 +120,11 @@ func (c *conn) next() (on, off []string) {
 		s := c.subs[ch]
 		s.listed = false
 		switch {
-		case s.want && s.fresh:
+		case s.want != 0 && s.fresh:
 			s.fresh, s.sent = false, true
 			s.pending++
 			on = append(on, ch)
-		case !s.want:
+		case s.want == 0:
 			if s.sent {
 				off = append(off, ch)
 			}
@@ -102,13 +146,14 @@ func (c *conn) reset() {
 	defer c.mu.Unlock()
 	c.changed, c.confirmed = nil, nil
 	for ch, s := range c.subs {
-		if !s.want {
+		if s.want == 0 {
 			delete(c.subs, ch)
 			continue
 		}
-		*s = sub{want: true, fresh: true, listed: true}
+		*s = sub{want: s.want, await: s.want, fresh: true, listed: true}
 		c.changed = append(c.changed, ch)
 	}
+	slices.Sort(c.changed)
 	signal(c.wake)
 }
 
@@ -123,17 +168,23 @@ func (c *conn) confirm(ch string) {
 	if s.pending > 0 {
 		s.pending--
 	}
-	if s.pending > 0 {
-		return
-	}
-	if !s.want {
+	switch {
+	case s.pending > 0:
+	case s.want == 0:
 		if !s.listed {
 			delete(c.subs, ch)
 		}
-		return
+	case s.sent: // and not unsubscribed since
+		who := s.await
+		s.await = 0
+		if who&byPresence != 0 {
+			c.b.presence.subscribed(ch)
+		}
+		if who&byRoom != 0 {
+			c.confirmed = append(c.confirmed, ch)
+			signal(c.attach)
+		}
 	}
-	c.confirmed = append(c.confirmed, ch)
-	signal(c.attach)
 }
 
 // dropped notes that a subscription has ended. If nobody has asked for that it is made anew.
@@ -141,15 +192,20 @@ func (c *conn) dropped(ch string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.subs[ch]
-	if s == nil || !s.want || !s.sent || s.pending > 0 {
+	if s == nil || s.want == 0 || !s.sent || s.pending > 0 {
 		return
 	}
-	s.fresh, s.sent = true, false
-	if !s.listed {
-		s.listed = true
-		c.changed = append(c.changed, ch)
+	s.await, s.fresh, s.sent = s.want, true, false
+	c.list(ch, s)
+}
+
+// take takes a message that has come; it never waits.
+func (c *conn) take(ch, text string) {
+	c.heard.Store(int64(c.b.elapsed()))
+	if payload, ok := presenceOf(text); ok && c.wanted(ch, byPresence) {
+		c.b.presence.changes(ch, payload)
 	}
-	signal(c.wake)
+	c.b.receive(ch, text)
 }
 
 // run holds the connection until the context ends.
@@ -158,6 +214,7 @@ func (c *conn) run(ctx context.Context) {
 		begin := time.Now()
 		c.serve(ctx)
 		c.up.Store(false)
+		c.again.Store(true)
 		if time.Since(begin) > 5*time.Second {
 			wait = redialFirst
 		}
@@ -183,10 +240,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (c *conn) serve(ctx context.Context) {
 	broken := make(chan error, 1)
 	l, err := c.b.wire.listen(ctx, Events{
-		Message: func(ch, text string) {
-			c.heard.Store(int64(c.b.elapsed()))
-			c.b.receive(ch, text)
-		},
+		Message:      c.take,
 		Subscribed:   c.confirm,
 		Unsubscribed: c.dropped,
 		Lost:         func(err error) { broken <- err },
@@ -262,6 +316,9 @@ func (c *conn) attachAll(ctx context.Context) {
 		if len(batch) == 0 {
 			continue
 		}
+		if c.again.Swap(false) && !pause(ctx, c.b.jitter()) {
+			return
+		}
 		if !c.b.attach(ctx, batch) {
 			c.mu.Lock()
 			c.confirmed = append(c.confirmed, batch...)
@@ -294,14 +351,10 @@ func (p *prober) alive(ctx context.Context, c *conn) bool {
 	return true
 }
 
-// holds tells whether these channels are subscribed.
-func (c *conn) holds(channels ...string) bool {
+// holds tells whether a channel is subscribed.
+func (c *conn) holds(ch string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, ch := range channels {
-		if s := c.subs[ch]; s == nil || !s.sent || s.pending > 0 {
-			return false
-		}
-	}
-	return true
+	s := c.subs[ch]
+	return s != nil && s.sent && s.pending == 0
 }

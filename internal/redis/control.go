@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"crypto/rand"
 	"maps"
 	"slices"
 	"strconv"
@@ -14,7 +13,6 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/slack5/realtime/internal/broker"
-	"github.com/slack5/realtime/internal/message"
 )
 
 const (
@@ -47,70 +45,6 @@ type pending struct {
 // Serve implements broker.Broker.
 func (b *Broker) Serve(f func(context.Context, broker.Request) broker.Reply) { b.serve = f }
 
-// beat tells Redis that this node is there, and learns its clock and since when its data exists.
-func (b *Broker) beat(ctx context.Context) error {
-	_, err := b.nodes(ctx, b.inc+":"+b.cfg.NodeID)
-	return err
-}
-
-// nodes are the names of the nodes that are there, by inc. self is written if it is not empty.
-func (b *Broker) nodes(ctx context.Context, self string) (map[string]string, error) {
-	reply, err := b.wire.script(ctx, scriptBeat, []string{b.keys.shared("bus"), b.keys.shared("born")}, []string{self, strconv.FormatInt(lease.Milliseconds(), 10)})
-	at := b.elapsed()
-	if err != nil {
-		return nil, err
-	}
-	if len(reply) < 2 {
-		return nil, errJunk
-	}
-	ms, err := strconv.ParseInt(reply[0], 10, 64)
-	if err != nil {
-		return nil, errJunk
-	}
-	b.clock.sample(ms, at)
-	if born, err := strconv.ParseInt(reply[1], 10, 64); err == nil {
-		b.born.Store(uint64(message.At(born, 0)))
-	}
-	names := make(map[string]string, len(reply)-2)
-	for _, s := range reply[2:] {
-		if inc, name, ok := strings.Cut(s, ":"); ok {
-			names[inc] = name
-		}
-	}
-	b.others.Store(&names)
-	return names, nil
-}
-
-// beats keeps the node's lease until the context ends.
-func (b *Broker) beats(ctx context.Context) {
-	tick := time.NewTicker(beatEvery)
-	defer tick.Stop()
-	for failed := 0; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := b.beat(ctx)
-		if err == nil || ctx.Err() != nil {
-			failed = 0
-			continue
-		}
-		if failed++; failed >= beatFailures {
-			b.goAway(err)
-		}
-	}
-}
-
-// leave tells the others not to wait for this node.
-func (b *Broker) leave(ctx context.Context) {
-	if err := b.wire.query(ctx, func(ctx context.Context, c rueidis.Client) error {
-		return c.Do(ctx, c.B().Zrem().Key(b.keys.shared("bus")).Member(b.inc+":"+b.cfg.NodeID).Build()).Error()
-	}); err != nil {
-		b.log.Debug("the node's lease was not taken back", "error", err)
-	}
-}
-
 // Ask implements broker.Broker.
 func (b *Broker) Ask(ctx context.Context, r broker.Request) (replies []broker.Reply, unreached []string, err error) {
 	if err := b.usable(ctx); err != nil {
@@ -118,14 +52,15 @@ func (b *Broker) Ask(ctx context.Context, r broker.Request) (replies []broker.Re
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	seen, err := b.nodes(ctx, "")
+	s, err := b.lease.look(ctx)
 	if err != nil {
 		return b.askSelf(ctx, r, err)
 	}
-	await := maps.Clone(seen)
+	b.know(s)
+	await := maps.Clone(*b.nodes.Load())
 	await[b.inc] = b.cfg.NodeID
 	p := &pending{replies: make(chan letter, 2*len(await)+16)}
-	id := rand.Text()
+	id := strconv.FormatUint(b.asked.Add(1), 36)
 	b.pendings.mu.Lock()
 	b.pendings.asks[id] = p
 	b.pendings.mu.Unlock()
@@ -164,7 +99,7 @@ func (b *Broker) askSelf(ctx context.Context, r broker.Request, err error) (repl
 	if !b.away.Load() || !b.open.Load() {
 		return nil, nil, b.failed(ctx, "ask", err)
 	}
-	if seen := b.others.Load(); seen != nil {
+	if seen := b.nodes.Load(); seen != nil {
 		for inc, name := range *seen {
 			if inc != b.inc {
 				unreached = append(unreached, name)

@@ -12,10 +12,9 @@ import (
 
 // What is kept while Redis is away.
 const (
-	outboxRoom   = 10_000 // messages of one room
-	outboxFor    = 5 * time.Minute
-	unstored     = message.Low(1 << 61) // the bit P
-	beatFailures = 2                    // so many in a row are an outage
+	outboxRoom = 10_000 // messages of one room
+	outboxFor  = 5 * time.Minute
+	unstored   = message.Low(1 << 61) // the bit P
 )
 
 // outbox is what was shown on this node while Redis was away, and is stored when it is back.
@@ -24,6 +23,7 @@ type outbox struct {
 	away  bool
 	since time.Time // when the oldest message in it came; zero: none did
 	rooms map[message.Room][]*parked
+	order []message.Room // those rooms, in the order in which their first message came
 	bytes int64
 	keys  map[string]broker.Receipt
 }
@@ -48,7 +48,7 @@ func (b *Broker) goAway(err error) {
 	b.sink.Degraded("")
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	for _, r := range b.rooms {
+	for _, r := range b.order {
 		r.attachBlind()
 	}
 	signal(b.lost)
@@ -130,6 +130,9 @@ func (b *Broker) park(name message.Room, ch string, j *job, tried message.Positi
 		o.since = time.Now()
 	}
 	p := &parked{job: job{m: &kept, env: string(appendEnv(nil, &kept, kept.ID.Position)), key: j.key}, floor: tried}
+	if o.rooms[name] == nil {
+		o.order = append(o.order, name)
+	}
 	o.rooms[name] = append(o.rooms[name], p)
 	o.bytes += int64(len(p.env))
 	return receipt, nil
@@ -157,15 +160,17 @@ func (b *Broker) flush(ctx context.Context) bool {
 
 // next is the next batch to store, which stays where it is; the lock is held.
 func (o *outbox) next() (message.Room, []*parked) {
-	for name, ps := range o.rooms {
-		n, size := 0, 0
-		for n < len(ps) && n < batchMessages && (n == 0 || size+len(ps[n].env) <= batchBytes) {
-			size += len(ps[n].env)
-			n++
-		}
-		return name, ps[:n:n]
+	if len(o.order) == 0 {
+		return "", nil
 	}
-	return "", nil
+	name := o.order[0]
+	ps := o.rooms[name]
+	n, size := 0, 0
+	for n < len(ps) && n < batchMessages && (n == 0 || size+len(ps[n].env) <= batchBytes) {
+		size += len(ps[n].env)
+		n++
+	}
+	return name, ps[:n:n]
 }
 
 // count is how many messages it has.
@@ -178,7 +183,7 @@ func (o *outbox) count() (n int) {
 	return n
 }
 
-// drop takes the room's first n messages out.
+// drop takes the first n messages of the room out that next gave.
 func (o *outbox) drop(name message.Room, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -188,6 +193,7 @@ func (o *outbox) drop(name message.Room, n int) {
 	}
 	if o.rooms[name] = ps[n:]; len(ps) == n {
 		delete(o.rooms, name)
+		o.order = o.order[1:]
 	}
 }
 

@@ -42,7 +42,6 @@ const (
 	ScriptLeaseEnd
 	ScriptRevoke
 
-	scriptBeat
 	scriptCount
 )
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,13 +19,7 @@ import (
 
 // PresenceConfig configures a Presence; zero fields take their defaults.
 type PresenceConfig struct {
-	// Incarnation is the node's name in all it writes, no longer than 64 bytes, without ":" and "~". Default: one that
-	// no other node has.
-	Incarnation string
-
-	Lease time.Duration // how long what a node has written stands without a sign of life of it; default 6 s
-	Beat  time.Duration // how often it gives one, and looks at the others'; default 2 s
-	Grace time.Duration // how long it stands after Leave; default 8 s
+	Grace time.Duration // how long what a node has written stands after Leave; default 8 s
 
 	TTL      time.Duration // of what is written; it is refreshed at a third of that. Default 1 h
 	SeenFor  time.Duration // how long it is known when a user was last seen; default 7 days
@@ -36,8 +29,6 @@ type PresenceConfig struct {
 }
 
 func (c *PresenceConfig) setDefaults() {
-	c.Lease = cmp.Or(c.Lease, 6*time.Second)
-	c.Beat = cmp.Or(c.Beat, 2*time.Second)
 	c.Grace = cmp.Or(c.Grace, 8*time.Second)
 	c.TTL = cmp.Or(c.TTL, time.Hour)
 	c.SeenFor = cmp.Or(c.SeenFor, 7*24*time.Hour)
@@ -47,12 +38,7 @@ func (c *PresenceConfig) setDefaults() {
 }
 
 func (c *PresenceConfig) check() error {
-	switch {
-	case len(c.Incarnation) > 64 || strings.ContainsAny(c.Incarnation, ":"+draining):
-		return errors.New(`redis: an incarnation has at most 64 bytes and neither ":" nor "~"`)
-	case c.Beat > c.Lease/2:
-		return fmt.Errorf("redis: a beat each %v is too seldom for a lease of %v: it must be at most half of it", c.Beat, c.Lease)
-	case c.TTL < 3*time.Second:
+	if c.TTL < 3*time.Second {
 		return fmt.Errorf("redis: a TTL of %v is too short, it must be at least 3 s", c.TTL)
 	}
 	return nil
@@ -63,13 +49,16 @@ func (c *PresenceConfig) check() error {
 //
 // A Redis that is away is no error: what was known stays, nobody is taken for dead, and what is put meanwhile is kept,
 // the last of each user. When it is back all nodes get a whole lease to come back before the live ones are counted again.
+//
+// It stands under the lease of its node's Broker, and its changes come over that one's subscriptions: so it works as long as
+// the Broker runs, and gives the lease up by itself if it ends later.
 type Presence struct {
+	bus   *Broker
 	opts  Options
 	cfg   PresenceConfig
 	keys  keys
 	log   *slog.Logger
-	lease *nodeLease
-	feed  presenceFeed
+	inc   string // the node's name in all it writes
 	cache *presenceCache
 	ran   atomic.Bool
 	conn  atomic.Pointer[presenceConn] // nil before Redis has first answered
@@ -79,10 +68,9 @@ type Presence struct {
 	// What Redis has may turn out to be new: a beat is under way.
 	beating atomic.Bool
 
-	dialled chan struct{} // closed when conn is there
-	hurry   chan struct{} // the heart shall beat
-	news    chan struct{} // the loop has something to do
-	flush   chan struct{} // the flusher has something to do
+	beaten chan struct{} // a beat has brought something, or failed
+	news   chan struct{} // the loop has something to do
+	flush  chan struct{} // the flusher has something to do
 
 	stats presenceCounters
 	own   ownRooms
@@ -93,55 +81,61 @@ type Presence struct {
 
 var _ presence.Store = (*Presence)(nil)
 
-// presenceConn are the connections to Redis: for commands, for subscriptions, and for what is cached, whose large replies
-// must not delay the others.
-type presenceConn struct{ command, subscription, cached rueidis.Client }
+// presenceConn are the connections to Redis: for what is written, which comes in lots, and for what is cached, whose large
+// replies must not delay anything else.
+type presenceConn struct{ command, cached rueidis.Client }
 
 func (c *presenceConn) close() {
 	c.command.Close()
-	c.subscription.Close()
 	c.cached.Close()
 }
 
-// NewPresence makes a Store that dials nothing before Run.
-func NewPresence(opts Options, cfg PresenceConfig) (*Presence, error) {
-	opts.setDefaults()
+// NewPresence makes the Store of a Broker's node. It dials nothing before Run, and a Broker has one at most: made before
+// that one runs.
+func NewPresence(b *Broker, cfg PresenceConfig) (*Presence, error) {
 	cfg.setDefaults()
-	if err := errors.Join(opts.check(), cfg.check()); err != nil {
+	opts := b.cfg.Options
+	if err := errors.Join(b.cfg.check(), opts.check(), cfg.check()); err != nil {
 		return nil, err
 	}
-	k := keys(opts.Prefix)
 	p := &Presence{
-		opts: opts, cfg: cfg, keys: k, log: opts.Logger.With("component", "presence"), lease: newNodeLease(k, cfg.Incarnation, cfg.Lease),
-		dialled: make(chan struct{}), hurry: make(chan struct{}, 1), news: make(chan struct{}, 1), flush: make(chan struct{}, 1),
+		bus: b, opts: opts, cfg: cfg, keys: b.keys, log: opts.Logger.With("component", "presence"), inc: b.inc,
+		beaten: make(chan struct{}, 1), news: make(chan struct{}, 1), flush: make(chan struct{}, 1),
 	}
 	p.cache = newPresenceCache(cfg.MaxCache)
 	p.own.rooms = make(map[message.Room]*ownRoom)
 	p.inbox.presenceMail = newPresenceMail()
 	p.nodes.init()
-	p.feed = newSubscriptions(p)
+	b.presence = p
 	return p, nil
 }
 
-// Run implements presence.Store. A Presence runs once. It fails if Redis refuses the password or the rights.
+// Run implements presence.Store. A Presence runs once, while its Broker does. It fails if Redis refuses the password or the
+// rights.
 func (p *Presence) Run(ctx context.Context, sink presence.Sink, ready func()) error {
 	if p.ran.Swap(true) {
 		return errors.New("redis: a Presence runs only once")
 	}
+	p.bus.hold()
+	defer p.bus.release(context.WithoutCancel(ctx))
 	defer func() {
 		if c := p.conn.Load(); c != nil {
 			c.close()
 		}
 	}()
-	first, err := p.pulse(ctx)
-	if err != nil {
+	if err := p.connect(ctx); err != nil {
 		return err
+	}
+	select {
+	case <-p.beaten:
+	case <-ctx.Done():
+		return nil
 	}
 	ready()
 	g, run := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.heart(run, first) })
+	g.Go(func() error { return p.keepConnecting(run) })
+	g.Go(func() error { p.reaper(run); return nil })
 	g.Go(func() error { p.flusher(run); return nil })
-	g.Go(func() error { p.feed.run(run, p.dialled); return nil })
 	reads := make(chan []*followed)
 	g.Go(func() error { p.reader(run, reads); return nil })
 	g.Go(func() error { p.loop(run, sink, reads); return nil })
@@ -154,68 +148,60 @@ func (p *Presence) Run(ctx context.Context, sink presence.Sink, ready func()) er
 	return nil
 }
 
-// heart keeps the lease and looks at the others'.
-func (p *Presence) heart(ctx context.Context, rest time.Duration) error {
-	timer := time.NewTimer(rest)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		case <-p.hurry:
-		}
-		rest, err := p.pulse(ctx)
-		if err != nil {
-			return err
-		}
-		p.reap(ctx)
-		timer.Reset(rest)
+// connect makes the connections, and has the node give a sign of life that they know of. An error is one that time cannot
+// cure.
+func (p *Presence) connect(ctx context.Context) error {
+	c, err := p.dial()
+	err = fromServer(err)
+	switch {
+	case refused(err):
+		return fmt.Errorf("redis refuses this node: %w", err)
+	case err != nil:
+		p.unreachable(ctx, err)
+		return nil
 	}
+	p.conn.Store(c)
+	select {
+	case <-p.beaten: // of one before
+	default:
+	}
+	signal(p.bus.hurry)
+	return nil
 }
 
-// pulse is one beat. It returns when the next is due, or an error that time cannot cure.
-func (p *Presence) pulse(ctx context.Context) (time.Duration, error) {
-	const again = 200 * time.Millisecond // a Redis that is away is looked for that often
-	c := p.conn.Load()
-	if c == nil {
-		var err error
-		if c, err = p.dial(); err != nil {
-			err = fromServer(err)
-			if refused(err) {
-				return 0, fmt.Errorf("redis refuses this node: %w", err)
-			}
-			p.unreachable(ctx, err)
-			return again, nil
+// keepConnecting connects, if that did not work at first, until it does.
+func (p *Presence) keepConnecting(ctx context.Context) error {
+	for p.conn.Load() == nil {
+		if !pause(ctx, beatAgain) {
+			return nil
 		}
-		p.conn.Store(c)
-		close(p.dialled)
+		if err := p.connect(ctx); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// beats is called before a beat. It tells whether Redis may have lost something since the last one.
+func (p *Presence) beats() (cut bool) {
 	p.beating.Store(true)
-	defer p.beating.Store(false)
-	cut := p.cut.Swap(false)
-	call, cancel := context.WithTimeout(ctx, 2*p.opts.CallTimeout)
-	defer cancel()
-	b, err := p.lease.beat(call, c.command)
-	if err != nil {
-		if cut {
-			p.cut.Store(true)
-		}
-		p.unreachable(ctx, err)
-		return again, nil
+	return p.cut.Swap(false)
+}
+
+// missed is called after a beat that failed.
+func (p *Presence) missed(ctx context.Context, cut bool, err error) {
+	p.beating.Store(false)
+	if cut {
+		p.cut.Store(true)
 	}
-	return p.learn(b, cut), nil
+	p.unreachable(ctx, err)
+	signal(p.beaten)
 }
 
 // dial makes the connections. A server that refuses tracking is read without it.
 func (p *Presence) dial() (*presenceConn, error) {
 	command, err := rueidis.NewClient(p.opts.command(p.doubtAll))
 	if err != nil {
-		return nil, err
-	}
-	subscription, err := rueidis.NewClient(p.opts.subscription())
-	if err != nil {
-		command.Close()
 		return nil, err
 	}
 	o := p.opts.command(nil)
@@ -229,10 +215,9 @@ func (p *Presence) dial() (*presenceConn, error) {
 	}
 	if err != nil {
 		command.Close()
-		subscription.Close()
 		return nil, err
 	}
-	return &presenceConn{command, subscription, cached}, nil
+	return &presenceConn{command, cached}, nil
 }
 
 // invalidated is called by a connection's reader.
@@ -246,7 +231,7 @@ func (p *Presence) invalidated(keys []rueidis.RedisMessage) {
 // doubtAll notes that Redis may not be the one it was: at the other end of a new connection there may be another.
 func (p *Presence) doubtAll() {
 	p.cut.Store(true)
-	signal(p.hurry)
+	signal(p.bus.hurry)
 }
 
 // Stale implements presence.Store.

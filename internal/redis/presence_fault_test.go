@@ -16,7 +16,6 @@ import (
 
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/presence"
-	"github.com/slack5/realtime/internal/redis"
 	"github.com/slack5/realtime/internal/redis/redistest"
 )
 
@@ -24,7 +23,7 @@ const lobby = message.Room("lobby")
 
 // peer is a node with what it has put and what its Sink was told. As a node does it puts all anew when it is told to.
 type peer struct {
-	*redis.Presence
+	*store
 	t    *testing.T
 	name string
 	stop func() // ends Run, without Leave
@@ -38,10 +37,10 @@ type peer struct {
 	news   chan struct{}
 }
 
-func runPeer(t *testing.T, s *redistest.Server, cfg redis.PresenceConfig) *peer {
+func runPeer(t *testing.T, s *redistest.Server, cfg setup) *peer {
 	t.Helper()
 	n := &peer{
-		Presence: newPresence(t, s, "", cfg), t: t, name: cfg.Incarnation, own: make(map[message.Room]map[string]presence.State),
+		store: newPresence(t, s, "", cfg), t: t, name: cfg.bus.Incarnation, own: make(map[message.Room]map[string]presence.State),
 		view: make(map[message.Room]map[string]presence.State), seen: make(map[string]bool), news: make(chan struct{}),
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -215,9 +214,10 @@ func (n *peer) lostNobody() {
 func TestUsersOfAKilledNodeAreGoneEverywhereWithinEightSeconds(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	a := runPeer(t, s, redis.PresenceConfig{Incarnation: "a"})
-	b := runPeer(t, s, redis.PresenceConfig{Incarnation: "b"})
-	c := runPeer(t, s, redis.PresenceConfig{Incarnation: "c"})
+	proxy := proxied(t, s.Addr)
+	cut := usual("a")
+	cut.bus.Client.InitAddress = []string{proxy.Listen}
+	a, b, c := runPeer(t, s, cut), runPeer(t, s, usual("b")), runPeer(t, s, usual("c"))
 	for i := range 100 {
 		a.has(lobby, fmt.Sprint("u", i), true)
 	}
@@ -228,7 +228,7 @@ func TestUsersOfAKilledNodeAreGoneEverywhereWithinEightSeconds(t *testing.T) {
 	}
 	b.sees(lobby, 5*time.Second, a)
 	c.sees(lobby, 5*time.Second, a, b)
-	a.stop()
+	proxy.Stop() // it cannot even say that it ends
 	b.sees(lobby, 8*time.Second)
 	c.sees(lobby, time.Second, b)
 	if seen, err := c.Users(t.Context(), []string{"u1"}); err != nil || seen[0].Status != presence.Offline || seen[0].Last == 0 {
@@ -239,8 +239,8 @@ func TestUsersOfAKilledNodeAreGoneEverywhereWithinEightSeconds(t *testing.T) {
 func TestAllNodesPutAnewWhatRedisHasLost(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	a := runPeer(t, s, redis.PresenceConfig{Incarnation: "a"})
-	b := runPeer(t, s, redis.PresenceConfig{Incarnation: "b"})
+	a := runPeer(t, s, usual("a"))
+	b := runPeer(t, s, usual("b"))
 	for i := range 500 {
 		a.has(lobby, fmt.Sprint("u", i), true)
 		b.has(lobby, fmt.Sprint("v", i), true)
@@ -379,11 +379,9 @@ func TestAWrongPasswordEndsPresence(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	s.Do("ACL", "SETUSER", "u", "on", ">right", "~*", "&*", "+@all")
-	p, err := redis.NewPresence(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{s.Addr}, Username: "u", Password: "wrong"}}, quick("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = p.Run(t.Context(), nil, func() { t.Error("ready was called") })
+	cfg := quick("a")
+	cfg.bus.Client = rueidis.ClientOption{InitAddress: []string{s.Addr}, Username: "u", Password: "wrong"}
+	err := newPresence(t, s, "", cfg).Presence.Run(t.Context(), nil, func() { t.Error("ready was called") })
 	if err == nil || strings.Contains(err.Error(), "wrong ") {
 		t.Errorf("Run = %v, want that redis refuses the node", err)
 	}

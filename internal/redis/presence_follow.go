@@ -213,7 +213,7 @@ func (f *follower) follow(room message.Room) {
 	}
 	f.rooms[ch] = r
 	f.bare[r] = true
-	f.p.feed.follow(ch)
+	f.p.bus.place(ch).want(ch, byPresence)
 }
 
 func (f *follower) unfollow(room message.Room) {
@@ -225,7 +225,7 @@ func (f *follower) unfollow(room message.Room) {
 	delete(f.rooms, ch)
 	delete(f.bare, r)
 	delete(f.due, r)
-	f.p.feed.unfollow(ch)
+	f.p.bus.place(ch).leave(ch, byPresence)
 }
 
 // wants has the room's roster be read.
@@ -255,7 +255,7 @@ func (f *follower) frame(fr presenceFrame) {
 	case !ok:
 		f.p.junk("a frame of presence", nil)
 		return
-	case inc == f.p.lease.name() || len(fields) == 0:
+	case inc == f.p.inc || len(fields) == 0:
 		return
 	}
 	f.p.nodes.hear(inc)
@@ -281,7 +281,7 @@ func (f *follower) roster(read rosterRead) {
 	// What a beat that is under way will tell may put what was read in doubt.
 	doubt := read.doubt || f.p.beating.Load()
 	if read.doubt {
-		signal(f.p.hurry)
+		signal(f.p.bus.hurry)
 	}
 	if read.err != nil || r.anew || doubt && r.known {
 		f.due[r] = true
@@ -379,7 +379,7 @@ func (p *Presence) readRosters(ctx context.Context, batch []*followed) (reads []
 	ctx, cancel := context.WithTimeout(ctx, p.opts.ReadTimeout)
 	defer cancel()
 	c := p.conn.Load().cached // large replies must not delay what is put
-	inc := p.lease.name()
+	inc := p.inc
 	cmds := make([]rueidis.Completed, 0, len(batch)+1)
 	cmds = append(cmds, c.B().Zmscore().Key(p.keys.shared("nodes")).Member(inc, inc+draining).Build())
 	for _, r := range batch {

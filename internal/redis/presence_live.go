@@ -50,23 +50,28 @@ func (p *Presence) unreachable(ctx context.Context, err error) {
 
 // learn takes what a beat has brought, and returns when the next is due. cut: the connection was lost meanwhile, or Redis
 // emptied.
-func (p *Presence) learn(b leaseBeat, cut bool) time.Duration {
+func (p *Presence) learn(ctx context.Context, b sign, cut bool) time.Duration {
+	defer signal(p.beaten)
+	defer p.beating.Store(false)
+	next := p.bus.cfg.Beat
+	if p.conn.Load() == nil {
+		p.unreachable(ctx, errPresenceAway)
+		return next
+	}
 	n, now := &p.nodes, time.Now()
-	own := p.lease.name()
-	next := p.cfg.Beat
 
 	n.mu.Lock()
 	first, back := !n.asked, n.away && n.asked
 	n.away, n.asked = false, true
 	if back || b.lapsed {
 		// The others come back one by one, and what they wrote may be lost.
-		n.frozen, n.steady = now.Add(p.cfg.Lease), now.Add(3*p.cfg.Lease)
+		n.frozen, n.steady = now.Add(p.bus.cfg.Lease), now.Add(3*p.bus.cfg.Lease)
 	}
 	n.again = n.again || b.lapsed || !first && (back || cut)
 	live := make(map[string]bool, len(b.live))
 	for name, ends := range b.live {
 		inc := strings.TrimSuffix(name, draining)
-		if inc == own {
+		if inc == p.inc {
 			continue
 		}
 		live[inc] = true
@@ -84,7 +89,7 @@ func (p *Presence) learn(b leaseBeat, cut bool) time.Duration {
 		n.frozen, n.thawed = time.Time{}, true
 	}
 	for inc, at := range n.heard {
-		if live[inc] || now.Sub(at) >= p.cfg.Lease {
+		if live[inc] || now.Sub(at) >= p.bus.cfg.Lease {
 			delete(n.heard, inc)
 		} else {
 			live[inc] = true
@@ -241,6 +246,18 @@ func (g *garbage) take() map[string]map[string]string {
 	fields := g.fields
 	g.fields, g.n = nil, 0
 	return fields
+}
+
+// reaper reaps behind each beat.
+func (p *Presence) reaper(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.beaten:
+			p.reap(ctx)
+		}
+	}
 }
 
 // reap deletes garbage of nodes that not even an expired lease is left of: such a node would put all anew.

@@ -272,8 +272,7 @@ func (p *Presence) flusher(ctx context.Context) {
 
 // goodbye writes what is left to write, and then gives the lease up.
 func (p *Presence) goodbye(ctx context.Context) {
-	c := p.conn.Load()
-	if p.lease.ended.Load() || c == nil || p.Stale() {
+	if c := p.conn.Load(); p.bus.lease.over() || c == nil || p.Stale() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.opts.ReadTimeout)
@@ -284,7 +283,7 @@ func (p *Presence) goodbye(ctx context.Context) {
 			return
 		}
 	}
-	if err := p.lease.end(ctx, c.command, p.cfg.Grace); err != nil {
+	if err := p.bus.lease.end(ctx, p.cfg.Grace); err != nil {
 		p.log.Warn("this node's users leave with its lease instead of after the grace", "error", err)
 	}
 }
@@ -301,7 +300,7 @@ func (p *Presence) round(ctx context.Context) (more bool, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.opts.ReadTimeout)
 	defer cancel()
-	inc, ttl := p.lease.name(), seconds(p.cfg.TTL)
+	inc, ttl := p.inc, seconds(p.cfg.TTL)
 	var calls []pipedCall
 	for i := range writes {
 		from := len(calls)

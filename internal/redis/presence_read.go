@@ -202,7 +202,7 @@ func (p *Presence) decode(room message.Room, reply rueidis.RedisResult) ([]prese
 
 func (p *Presence) decodeField(fields []presence.Field, name, value string) []presence.Field {
 	inc, user, ok := parseField(name)
-	if ok && inc == p.lease.name() {
+	if ok && inc == p.inc {
 		return fields
 	}
 	state, sane := parseState(value)
@@ -221,7 +221,7 @@ func (p *Presence) totals(reply rueidis.RedisResult) (map[string]presence.Totals
 	}
 	totals := make(map[string]presence.Totals, len(values))
 	for inc, value := range values {
-		if inc == p.lease.name() {
+		if inc == p.inc {
 			continue
 		}
 		t, ok := parseTotals(value)

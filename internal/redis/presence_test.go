@@ -1,22 +1,59 @@
 package redis_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/presence"
 	"github.com/slack5/realtime/internal/presence/presencetest"
 	"github.com/slack5/realtime/internal/redis"
 	"github.com/slack5/realtime/internal/redis/redistest"
 )
 
-// quick is a config that lets nodes die soon.
-func quick(inc string) redis.PresenceConfig {
-	return redis.PresenceConfig{Incarnation: inc, Lease: 1500 * time.Millisecond, Beat: 400 * time.Millisecond, Grace: time.Second}
+// setup is the config of a node that has presence.
+type setup struct {
+	redis.PresenceConfig
+	bus redis.Config
 }
+
+func usual(inc string) setup { return setup{bus: redis.Config{Incarnation: inc}} }
+
+// quick lets nodes die soon.
+func quick(inc string) setup {
+	return setup{
+		PresenceConfig: redis.PresenceConfig{Grace: time.Second},
+		bus:            redis.Config{Incarnation: inc, Lease: 1500 * time.Millisecond, Beat: 400 * time.Millisecond},
+	}
+}
+
+// store is a Presence that runs together with the bus of its node.
+type store struct {
+	*redis.Presence
+	bus *redis.Broker
+}
+
+func (s *store) Run(ctx context.Context, sink presence.Sink, ready func()) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.bus.Run(ctx, deaf{}, func() {}) })
+	g.Go(func() error { return s.Presence.Run(ctx, sink, ready) })
+	return g.Wait()
+}
+
+// deaf is the Sink of a bus that nobody listens to.
+type deaf struct{}
+
+func (deaf) Append(message.Entry)                                                    {}
+func (deaf) Live(message.Room, message.Position, bool)                               {}
+func (deaf) Gap(message.Room, message.Position, message.Position, message.GapReason) {}
+func (deaf) Deleted(message.Room, message.Position)                                  {}
+func (deaf) Degraded(message.Room)                                                   {}
+func (deaf) Restored(message.Room)                                                   {}
 
 func TestPresenceKeepsTheContract(t *testing.T) {
 	t.Parallel()
@@ -36,11 +73,16 @@ func TestPresenceKeepsTheContract(t *testing.T) {
 	})
 }
 
-func newPresence(t testing.TB, s *redistest.Server, prefix string, cfg redis.PresenceConfig) *redis.Presence {
+func newPresence(t testing.TB, s *redistest.Server, prefix string, cfg setup) *store {
 	t.Helper()
-	p, err := redis.NewPresence(redis.Options{Client: rueidis.ClientOption{InitAddress: []string{s.Addr}}, Prefix: prefix}, cfg)
+	if cfg.bus.Client.InitAddress == nil {
+		cfg.bus.Options = redis.Options{Client: rueidis.ClientOption{InitAddress: []string{s.Addr}}}
+	}
+	cfg.bus.Prefix = prefix
+	bus := redis.New(cfg.bus)
+	p, err := redis.NewPresence(bus, cfg.PresenceConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
+	return &store{p, bus}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	mathrand "math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -230,7 +229,7 @@ func (b *Broker) delivered(ch string) message.Position {
 func (b *Broker) publishArgs(name message.Room, ch string, batch []*job, f floors) (keys, args []string) {
 	keep := b.retention(name)
 	how, threshold := "MINID", strconv.FormatInt(b.clock.millis()-keep.Age.Milliseconds(), 10)
-	if keep.Messages < 0 || mathrand.N(16) == 0 {
+	if keep.Messages < 0 || b.chanceOf(16) == 0 {
 		how, threshold = "MAXLEN", strconv.Itoa(max(keep.Messages, 0))
 	}
 	keys = []string{b.keys.stream(ch), b.keys.tip(ch)}
@@ -273,7 +272,7 @@ func (b *Broker) published(name message.Room, ch string, batch []*job, reply []s
 
 // touch notes that a room has history.
 func (b *Broker) touch(name message.Room) {
-	if name.Ordinary() && b.retention(name).Messages > 0 {
+	if name.Ordinary() && b.wire.queries() && b.retention(name).Messages > 0 {
 		b.touched.add(name)
 	}
 }

@@ -20,9 +20,10 @@ const (
 type room struct {
 	name   message.Room
 	ch     string
-	conn   *conn
 	b      *Broker
 	worker *worker
+	place  int  // in the Broker's order; its lock guards that
+	lossy  bool // something of it was dropped; the worker's lock guards that
 
 	queued atomic.Bool // its stream is to be read
 
@@ -218,7 +219,7 @@ func (r *room) delete(upTo message.Position) {
 func (r *room) missing(pos message.Position, own bool) {
 	r.expect = max(r.expect, pos)
 	switch {
-	case !own || !r.conn.up.Load():
+	case !own || !r.b.place(r.ch).up.Load():
 		r.b.heal(r)
 	case !r.late:
 		r.late = true

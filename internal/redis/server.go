@@ -24,8 +24,6 @@ var (
 	leaseEndLua string
 	//go:embed revoke.lua
 	revokeLua string
-	//go:embed beat.lua
-	beatLua string
 
 	scripts = [scriptCount]*rueidis.Lua{
 		ScriptPublish:  rueidis.NewLuaScript(publishLua),
@@ -34,7 +32,6 @@ var (
 		ScriptLease:    rueidis.NewLuaScript(leaseLua),
 		ScriptLeaseEnd: rueidis.NewLuaScript(leaseEndLua),
 		ScriptRevoke:   rueidis.NewLuaScript(revokeLua),
-		scriptBeat:     rueidis.NewLuaScript(beatLua),
 	}
 )
 

@@ -78,6 +78,12 @@ func (w *wire) listen(ctx context.Context, on Events) (l Listener, err error) {
 	return l, err
 }
 
+// queries tells whether query does anything.
+func (w *wire) queries() bool {
+	_, ok := w.port.(*server)
+	return ok
+}
+
 // query asks what is not about order and so no part of Port: only a real server answers.
 func (w *wire) query(ctx context.Context, f func(context.Context, rueidis.Client) error) error {
 	s, ok := w.port.(*server)

@@ -12,7 +12,9 @@ import (
 
 const (
 	workerBytes = 64 << 20
-	healers     = 16 // rooms whose streams are read at once
+	maxHealers  = 256 // rooms whose streams are read at once
+	manyNodes   = 20  // more of them do not all read at once what they have missed together
+	maxJitter   = 500 * time.Millisecond
 	healPage    = 256
 	ownLead     = 30 * time.Millisecond // by so much a reply of ours may overtake the push of what lies before it
 	sweepEvery  = time.Second
@@ -26,7 +28,7 @@ type worker struct {
 	bytes atomic.Int64 // in it
 
 	mu    sync.Mutex
-	dirty map[*room]struct{} // rooms of which something was dropped
+	dirty []*room // rooms of which something was dropped, each once
 }
 
 type frame struct {
@@ -35,7 +37,7 @@ type frame struct {
 }
 
 func newWorker(b *Broker) *worker {
-	return &worker{b: b, in: make(chan frame, b.cfg.Backlog), dirty: make(map[*room]struct{})}
+	return &worker{b: b, in: make(chan frame, b.cfg.Backlog)}
 }
 
 // receive takes a message from a connection; it never waits.
@@ -61,7 +63,10 @@ func (b *Broker) receive(ch, text string) {
 	w.bytes.Add(-int64(len(text)))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.dirty[r] = struct{}{}
+	if !r.lossy {
+		r.lossy = true
+		w.dirty = append(w.dirty, r)
+	}
 }
 
 func (w *worker) run(ctx context.Context) {
@@ -83,10 +88,11 @@ func (w *worker) run(ctx context.Context) {
 func (w *worker) recover() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for r := range w.dirty {
+	for _, r := range w.dirty {
+		r.lossy = false
 		w.b.heal(r)
 	}
-	clear(w.dirty)
+	w.dirty = nil
 }
 
 // handle reads a frame and offers it.
@@ -109,14 +115,12 @@ func (b *Broker) handle(r *room, text string) {
 	r.offer(p, false)
 }
 
-// roomList is rooms that wait for something, each once: who puts one in looks after that.
-type roomList struct {
-	mu    *sync.Mutex
-	rooms []*room
-	some  chan struct{}
+// heals are the rooms whose streams are to be read, each once, and how many are being read.
+type heals struct {
+	mu      sync.Mutex
+	rooms   []*room
+	healers int
 }
-
-func newRoomList() roomList { return roomList{mu: new(sync.Mutex), some: make(chan struct{}, 1)} }
 
 // heal asks for the room's stream to be read. r.mu may be held or not.
 func (b *Broker) heal(r *room) {
@@ -126,30 +130,28 @@ func (b *Broker) heal(r *room) {
 	b.heals.mu.Lock()
 	defer b.heals.mu.Unlock()
 	b.heals.rooms = append(b.heals.rooms, r)
-	signal(b.heals.some)
+	if b.heals.healers < maxHealers && b.running.Err() == nil {
+		b.heals.healers++
+		b.loops.Go(func() { b.healAll(b.running) })
+	}
 }
 
-// healAll reads streams until the context ends.
+// next is the next room to heal; none: the healer that asked ends.
+func (h *heals) next() (r *room) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.rooms) == 0 {
+		h.healers--
+		return nil
+	}
+	r, h.rooms = h.rooms[0], h.rooms[1:]
+	return r
+}
+
+// healAll reads streams as long as there are some to be read.
 func (b *Broker) healAll(ctx context.Context) {
 	wait := redialFirst
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-b.heals.some:
-		}
-		b.heals.mu.Lock()
-		var r *room
-		if len(b.heals.rooms) > 0 {
-			r, b.heals.rooms = b.heals.rooms[0], b.heals.rooms[1:]
-		}
-		if len(b.heals.rooms) > 0 {
-			signal(b.heals.some)
-		}
-		b.heals.mu.Unlock()
-		if r == nil {
-			continue
-		}
+	for r := b.heals.next(); r != nil; r = b.heals.next() {
 		r.queued.Store(false)
 		if b.readMissing(ctx, r) {
 			wait = redialFirst
@@ -161,6 +163,14 @@ func (b *Broker) healAll(ctx context.Context) {
 		wait = min(2*wait, redialMost)
 		b.heal(r)
 	}
+}
+
+// jitter is how long a node waits before it reads what it has missed when connections broke, as others may have.
+func (b *Broker) jitter() time.Duration {
+	if nodes := b.nodes.Load(); nodes == nil || len(*nodes) <= manyNodes {
+		return 0
+	}
+	return time.Duration(b.chanceOf(uint64(maxJitter)))
 }
 
 // readMissing delivers what the room's stream has behind what was delivered.
@@ -239,16 +249,7 @@ func (b *Broker) sweep(ctx context.Context) {
 		if err := b.touched.flush(ctx, b); err != nil && ctx.Err() == nil {
 			b.junk.warn(b.log, "the list of rooms with history could not be written", "error", err)
 		}
-		b.mu.RLock()
-		n := min(len(b.rooms)/100+1, tipBatch)
-		some := make([]string, 0, n)
-		for ch := range b.rooms { // in no order
-			if len(some) == n {
-				break
-			}
-			some = append(some, ch)
-		}
-		b.mu.RUnlock()
+		some := b.nextSwept()
 		if len(some) == 0 {
 			continue
 		}
@@ -262,6 +263,19 @@ func (b *Broker) sweep(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// nextSwept are the channels of the rooms to compare next.
+func (b *Broker) nextSwept() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := min(len(b.order)/100+1, tipBatch, len(b.order))
+	some := make([]string, 0, n)
+	for range n {
+		b.swept = (b.swept + 1) % len(b.order)
+		some = append(some, b.order[b.swept].ch)
+	}
+	return some
 }
 
 // sweep is the comparison of anti-entropy: what is missing is given a moment to come.
