@@ -26,8 +26,8 @@ func options(t testing.TB, addr, prefix string) redis.Options {
 	}
 }
 
+// It runs alone: one of the cases looks for goroutines that are left.
 func TestTheBusOverRedisKeepsTheContract(t *testing.T) {
-	t.Parallel()
 	server := redistest.Start(t)
 	var buses atomic.Int64
 	brokertest.Run(t, brokertest.Factory{
