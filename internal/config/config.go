@@ -38,6 +38,16 @@ type Serve struct {
 	QueryToken     bool              `default:"true" negatable:"" help:"Take tokens from the URL, as ?token= too; proxies may log those."`
 	Type           map[string]string `placeholder:"TYPE=KIND" help:"What sessions may send besides chat; KIND is stored or ephemeral. Repeatable."`
 
+	HooksAddr        string                   `placeholder:"HOST:PORT" help:"HooksService of a backend, that is asked about sessions. Over TLS, but on loopback without --hooks-tls-ca."`
+	Hook             []string                 `sep:"," placeholder:"HOOK" help:"What it is asked about: connect, subscribe, message, disconnect. Repeatable; all of them if not given."`
+	HooksTLSCA       string                   `name:"hooks-tls-ca" placeholder:"FILE" help:"Certificates, PEM, one of which vouches for that backend; those of the system if not given."`
+	HooksKey         Key                      `placeholder:"FILE|env:NAME" help:"Key that it is called with: authorization: Bearer KEY."`
+	HooksInsecure    bool                     `help:"Call it without TLS beyond loopback: who is on the way reads all, the key too, and may answer."`
+	HooksHeader      []string                 `sep:"," placeholder:"NAME" help:"Headers of the handshake that connect gets; Cookie only if the request has an allowed Origin. Repeatable."`
+	HooksFail        map[string]string        `placeholder:"HOOK=OPEN" help:"What a failing hook means: closed refuses, open lets pass. Closed if not given. Repeatable."`
+	HooksTimeout     map[string]time.Duration `placeholder:"HOOK=DURATION" help:"How long an answer may take, what waits for its turn included. 1s if not given. Repeatable."`
+	HooksConcurrency map[string]int           `placeholder:"HOOK=N" help:"How many questions are put at once. 100 if not given. Repeatable."`
+
 	Presence            bool          `default:"true" negatable:"" help:"Tell who is in a room, and who comes and goes."`
 	PresenceGrace       time.Duration `default:"8s" help:"A user whose last session ended is still there for so long."`
 	PresenceAway        time.Duration `default:"5m" help:"A session that sends nothing for so long is away; 0: never."`

@@ -80,8 +80,8 @@ func splitFile(option string) (name, from string) {
 func (c *Serve) checkTokens(p *problems) {
 	all := c.Issuers()
 	own := len(c.JWTKey) > 0 || len(all[0].KeySets) > 0
-	if !c.Dev && !c.Anonymous && !own && len(all) == 1 {
-		p.add("--jwt-key is missing, or --jwks-url: without one no token can be verified; say --anonymous to let everybody in, or --dev to try things out")
+	if !c.Dev && !c.Anonymous && !own && len(all) == 1 && !c.HooksDecide() {
+		p.add("--jwt-key is missing, or --jwks-url: without one no token can be verified; say --anonymous to let everybody in, or --dev to try things out, or have a hook decide, connect, that fails closed")
 	}
 	if !own && len(all) == 1 && (len(c.JWTAlg) > 0 || c.JWTIssuer != "" || len(c.JWTAudience) > 0) {
 		p.add("--jwt-alg, --jwt-issuer and --jwt-audience say nothing without --jwt-key or --jwks-url")

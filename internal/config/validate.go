@@ -30,6 +30,7 @@ func (c *Serve) Validate() error {
 	c.checkTokens(&p)
 	c.checkSessions(&p)
 	c.checkBackends(&p)
+	c.checkHooks(&p)
 	c.checkSizes(&p)
 	c.Limits.check(&p)
 	return errors.Join(p...)

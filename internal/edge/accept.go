@@ -7,10 +7,13 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/slack5/realtime/internal/hooks"
 )
 
 // subprotocol is what browsers offer beside their token; it is echoed, the token never.
@@ -24,7 +27,8 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := ask(rest, r.URL.RawQuery)
-	a.token, a.from = e.token(r, a.token), e.proxies.from(r)
+	sender := e.proxies.sender(r)
+	a.token, a.from = e.token(r, a.token), addressOf(sender)
 	f := e.check(r, a)
 	if f == nil {
 		f = e.admit(r.Context(), a.from, a.token != "")
@@ -39,7 +43,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, f)
 		return
 	}
-	id, f := e.enter(a)
+	id, f := e.enter(r, a, sender)
 	if f != nil && !(a.inFrame && f.close != 0) {
 		e.released()
 		e.refuse(w, f)
@@ -66,12 +70,22 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // enter tells who comes, refuses rooms of the URL that are not for him, and if he may come in takes his seat.
-func (e *Edge) enter(a *asked) (identity, *refusal) {
+func (e *Edge) enter(r *http.Request, a *asked, sender netip.Addr) (identity, *refusal) {
 	id, f := e.identify(a.token, a.from)
 	if f != nil {
 		return id, f
 	}
+	id.session = newSessionID()
+	if e.cfg.Hooks != nil {
+		id.address = sender.String()
+	}
+	if e.cfg.Hooks.Asks(hooks.Connect) && a.refused() == nil {
+		if f = e.consult(r, a, &id); f != nil {
+			return id, f
+		}
+	}
 	a.permit(id.Grants)
+	a.adopt(id.added)
 	e.permitNew(a, id.User)
 	if f = a.refused(); f != nil {
 		return id, f

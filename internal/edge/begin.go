@@ -18,8 +18,8 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
 	s.seen.Store(uint32(e.wheel.now()))
 	s.spoke.Store(uint32(e.wheel.now()))
 	s.lapse(id.Expires)
-	if c := &e.cfg; c.Opened != nil || c.Closed != nil || c.Message != nil {
-		s.conn = &Conn{s: s}
+	if c := &e.cfg; c.Opened != nil || c.Closed != nil || c.Hooks != nil {
+		s.conn = newConn(s, id)
 	}
 	fast, err := e.poller.handOver(nc, s)
 	if err != nil {
@@ -46,6 +46,7 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
 		e.released()
 		return
 	}
+	e.cfg.Hooks.Began(s.h.User)
 	s.refuseRooms(a)
 	// The first ping comes earlier than later ones, by chance: sessions that came together do not stay together.
 	late := e.wheel.add(s, e.wheel.now()+e.wheel.ping/2+rand.N(e.wheel.ping/2+1))
@@ -62,14 +63,18 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
 
 // open describes the session to the hub.
 func (e *Edge) open(s *session, a *asked, id identity) hub.Open {
-	o := hub.Open{ID: newSessionID(), User: id.User, Writer: s, Fallback: message.Global}
+	o := hub.Open{ID: id.session, User: id.User, Writer: s, Fallback: message.Global}
 	rooms := make([]message.Room, 0, len(a.rooms)+2)
+	byURL := 0 // of the rooms
 	for i, r := range a.rooms {
-		if i == 0 {
+		if i == 0 && !r.more {
 			s.first = r.room
 		}
 		if r.why == nil && len(rooms) < e.cfg.MaxRooms {
 			rooms = append(rooms, r.room)
+			if !r.more {
+				byURL = len(rooms)
+			}
 		}
 	}
 	named := len(rooms)
@@ -81,7 +86,7 @@ func (e *Edge) open(s *session, a *asked, id identity) hub.Open {
 	}
 	rooms = append(rooms, message.Global)
 	o.Anchor = o.Fallback
-	if named > 0 {
+	if byURL > 0 {
 		o.Anchor = rooms[0]
 	}
 	if e.cfg.Presence != nil {
@@ -93,6 +98,7 @@ func (e *Edge) open(s *session, a *asked, id identity) hub.Open {
 		j := hub.Join{Room: room, Presence: true}
 		if i < named {
 			j = s.join(room, "")
+			j.Frame.ByServer = i >= byURL
 		}
 		j.From, j.Resume = points.of(room)
 		o.Joins = append(o.Joins, j)

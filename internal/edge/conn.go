@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -15,10 +16,32 @@ var ErrGone = errors.New("session ended")
 type Conn struct {
 	s *session
 
+	// what hooks are told of it, and what a new token must name and leaves alone; static
+	who     hooks.Session
+	subject string
+	fixed   fixed
+
 	mu      sync.Mutex
 	running bool // a handler runs: Closed waits for its end
 	opened  bool
 	over    bool
+	freed   bool      // released, and nobody has been told
+	code    CloseCode // what it ended with
+	reason  string
+
+	places []hooks.Place // the shard's, until it is released
+}
+
+func newConn(s *session, id identity) *Conn {
+	c := &Conn{s: s, subject: id.subject, fixed: id.fixed}
+	c.who = hooks.Session{ID: id.session, User: id.User, Node: s.e.cfg.Node, Address: id.address, Data: id.data, Conn: c}
+	if id.anonymous {
+		c.who.User = id.session
+	}
+	if c.subject == "" {
+		c.subject = id.User
+	}
+	return c
 }
 
 // ID is the session's id.
@@ -57,10 +80,13 @@ func (c *Conn) enter() {
 func (c *Conn) leave() {
 	c.mu.Lock()
 	c.running = false
-	last := c.lastLocked()
+	last, told := c.lastLocked(), c.toldLocked()
 	c.mu.Unlock()
 	if last {
 		c.s.e.cfg.Closed(c)
+	}
+	if told {
+		c.report()
 	}
 }
 
@@ -78,6 +104,9 @@ func (c *Conn) open() {
 func (c *Conn) gone() {
 	c.mu.Lock()
 	c.over = true
+	if c.code == 0 {
+		c.code = closeUnannounced
+	}
 	last := c.lastLocked()
 	c.mu.Unlock()
 	if last {

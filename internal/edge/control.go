@@ -97,6 +97,7 @@ func (s *session) close(code CloseCode, reason string) {
 		reason = code.reason()
 	}
 	s.e.metrics.closed(code)
+	s.closes(code, reason)
 	if code.misconduct() {
 		s.e.log.Info("session closed", "session_id", s.h.ID, "code", int(code), "reason", reason)
 	}
@@ -104,11 +105,12 @@ func (s *session) close(code CloseCode, reason string) {
 }
 
 // answerClose ends the session as its peer asked, with the peer's code.
-func (s *session) answerClose(code uint16) {
+func (s *session) answerClose(code uint16, reason string) {
 	if s.closing.Swap(true) {
 		return
 	}
 	s.e.metrics.closed(CloseCode(code))
+	s.closes(CloseCode(code), reason)
 	s.h.Close(frame.AppendClose(nil, int(code), ""))
 }
 

@@ -24,6 +24,7 @@ import (
 
 	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/presence"
@@ -71,9 +72,11 @@ type Config struct {
 	// holds up its session only.
 	Opened func(*Conn) // when the joins of the URL stand, before any message of the session
 	Closed func(*Conn) // once for each Opened
-	// Message sees what sessions send before it is published, and may change or replace it. nil, nil: it is taken and not
-	// published.
-	Message func(*Conn, *message.Message) (*message.Message, error)
+
+	// Hooks are asked at the points of a session's life, on its handler's goroutine, that for connecting on its handshake's;
+	// nil: nobody is asked.
+	Hooks       *hooks.Chain
+	HookHeaders []string // of the handshake, that the hook for connecting gets
 
 	Types map[message.Type]TypeConfig // what sessions may send besides chat
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/limit"
 	"github.com/slack5/realtime/internal/message"
 )
@@ -156,8 +157,8 @@ func (s *session) say(ctx context.Context, in frame.In, ephemeral bool) error {
 	if len(m.Data) == 0 {
 		m.Data = []byte("null")
 	}
-	if s.e.cfg.Message != nil {
-		if m, err = s.e.cfg.Message(s.conn, m); err != nil {
+	if s.e.cfg.Hooks.Asks(hooks.Message) {
+		if m, err = s.e.cfg.Hooks.Message(ctx, &s.conn.who, m); err != nil {
 			return err
 		}
 		if m == nil {

@@ -15,7 +15,19 @@ import (
 type identity struct {
 	auth.Identity
 	anonymous bool // the session is its own user and has no @me
+
+	session string // its id
+	address string // of the peer
+
+	// what a hook says
+	subject string         // whom the token names; "": there is none
+	added   []message.Room // joined besides the URL's
+	data    []byte         // for later hooks
+	fixed   fixed
 }
+
+// fixed is what a new token does not change, as it is not the token's.
+type fixed struct{ grants, info bool }
 
 // bearer precedes a token among the subprotocols that a browser offers.
 const bearer = "bearer."
@@ -145,13 +157,19 @@ func (s *session) auth(in frame.In) error {
 		return s.over(KindAddressFailures, wait)
 	}
 	id, err := s.e.verify(token, s.from)
-	if err != nil || s.anonymous || id.User != s.h.User {
+	user, keeps := s.h.User, fixed{}
+	if s.conn != nil {
+		user, keeps = s.conn.subject, s.conn.fixed
+	}
+	if err != nil || s.anonymous || id.User != user {
 		return errToken
 	}
-	s.grants = id.Grants
+	if !keeps.grants {
+		s.grants = id.Grants
+	}
 	s.lapse(id.Expires)
 	s.e.wheel.hasten(s, s.clock())
-	if s.here != nil {
+	if s.here != nil && !keeps.info {
 		s.here.Info(id.Info)
 	}
 	for _, room := range s.h.Rooms() {

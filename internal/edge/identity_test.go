@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/slack5/realtime/internal/auth"
+	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -255,16 +257,15 @@ func TestCallbacksSeeASessionsLife(t *testing.T) {
 				}
 			},
 			Closed: func(*Conn) { cb.add("closed") },
-			Message: func(_ *Conn, m *message.Message) (*message.Message, error) {
+			Hooks: inside(t, func(_ context.Context, _ *hooks.Session, m *message.Message) (*message.Message, error) {
 				switch string(m.Data) {
 				case `"swallow"`:
 					return nil, nil
 				case `"refuse"`:
 					return nil, &message.Error{Err: message.ErrTooLarge, Field: "data", Text: "as asked"}
 				}
-				m.Data, m.From = []byte(`"changed"`), "somebody"
-				return m, nil
-			},
+				return &message.Message{Type: m.Type, Data: []byte(`"changed"`), From: "somebody"}, nil
+			}),
 		}})
 		c := s.raw()
 		if res := c.ask("/ws/a", text(`{"type":"chat","data":"swallow","ref":"1"}`)); res.StatusCode != 101 {

@@ -70,6 +70,9 @@ func (s *session) problemOf(err error) *problem {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p
 	}
+	if p := hookProblem(err); p != nil {
+		return p
+	}
 	if bad, ok := errors.AsType[*frame.DecodeError](err); ok {
 		return &problem{code: bad.Code, text: bad.Text}
 	}

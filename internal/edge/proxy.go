@@ -79,23 +79,23 @@ func (p *proxies) trusts(a netip.Addr) bool {
 	return false
 }
 
-// from is who sent a request. What a peer that is not trusted says of it is only worth a line in the log.
-func (p *proxies) from(r *http.Request) address {
+// sender is who sent a request. What a peer that is not trusted says of it is only worth a line in the log.
+func (p *proxies) sender(r *http.Request) netip.Addr {
 	peer := parseHost(r.RemoteAddr)
 	if len(r.Header[forwardedFor]) == 0 {
-		return addressOf(peer)
+		return peer
 	}
 	if !p.trusts(peer) {
 		if s := peer.String(); p.told.first(s) {
 			p.log.Warn("X-Forwarded-For of a peer that is not trusted: limits by address take it for the sender", "peer", s, "hint", "--trusted-proxy "+s)
 		}
-		return addressOf(peer)
+		return peer
 	}
 	// It is not empty only if the last that is no proxy of ours is an address.
 	if a, err := netip.ParseAddr(p.strategy.ClientIP(r.Header, r.RemoteAddr)); err == nil {
-		return addressOf(a.WithZone(""))
+		return a.WithZone("")
 	}
-	return addressOf(peer)
+	return peer
 }
 
 // parseHost reads HOST:PORT; the zero Addr: it is none.

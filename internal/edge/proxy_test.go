@@ -56,7 +56,7 @@ func TestARequestIsItsPeersOrWhomTheTrustedProxyNames(t *testing.T) {
 		if c.want != "" {
 			want = addressOf(netip.MustParseAddr(c.want))
 		}
-		if got := p.from(r); got != want {
+		if got := addressOf(p.sender(r)); got != want {
 			t.Errorf("%s: %s with %q is %#x, want %s, %#x", c.name, c.peer, c.forwarded, got, c.want, want)
 		}
 	}
@@ -69,7 +69,7 @@ func TestAPeerThatIsNotTrustedIsToldOnceWithTheOption(t *testing.T) {
 		r := httptest.NewRequest("GET", "/ws", nil)
 		r.RemoteAddr = "203.0.113.9:5"
 		r.Header.Set("X-Forwarded-For", forwarded)
-		p.from(r)
+		p.sender(r)
 	}
 	if n := strings.Count(logs.String(), "\n"); n != 1 || !strings.Contains(logs.String(), `hint="--trusted-proxy 203.0.113.9"`) || strings.Contains(logs.String(), "198.51") {
 		t.Errorf("logged:\n%s", logs.String())
@@ -90,7 +90,7 @@ func FuzzWhoIsBehindAProxy(f *testing.F) {
 	p, _ := newProxies([]string{"10.0.0.0/8"}, slog.New(slog.DiscardHandler))
 	f.Fuzz(func(t *testing.T, peer, forwarded string) {
 		r := &http.Request{RemoteAddr: peer, Header: http.Header{"X-Forwarded-For": {forwarded}}}
-		got := p.from(r)
+		got := addressOf(p.sender(r))
 		if a := parseHost(peer); !p.trusts(a) && got != addressOf(a) {
 			t.Errorf("%q with %q is %#x", peer, forwarded, got)
 		}

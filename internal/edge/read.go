@@ -37,9 +37,14 @@ func (s *session) begin(held []byte) {
 	if len(held) > 0 {
 		s.took(held)
 	}
-	if s.conn != nil && !s.busy.Load() && !s.closing.Load() {
+	if s.opens() && !s.busy.Load() && !s.closing.Load() {
 		s.run(&inbox{opens: true})
 	}
+}
+
+// opens tells whether the program around is told of the session.
+func (s *session) opens() bool {
+	return s.conn != nil && (s.e.cfg.Opened != nil || s.e.cfg.Closed != nil)
 }
 
 // run gives what was read to a handler. Until it is done the session is not read.
@@ -80,7 +85,7 @@ func (s *session) feed(b []byte) {
 		case wire.Ping:
 			pong = frame.AppendPong(pong[:0], ev.Data) // only the latest is answered (RFC 6455, 5.5.3)
 		case wire.Close:
-			last = &ending{code: ev.Code, peer: true}
+			last = &ending{code: ev.Code, reason: string(ev.Data), peer: true}
 		case wire.Error:
 			last = &ending{code: ev.Code, reason: ev.Reason}
 			if ev.Code == wire.CodeAbuse {
@@ -101,7 +106,7 @@ func (s *session) fed(in *inbox, pong []byte, last *ending) {
 	switch {
 	case in != nil:
 		in.last = last
-		in.opens = s.conn != nil && !s.greeted
+		in.opens = s.opens() && !s.greeted
 		s.run(in)
 	case last != nil:
 		s.end(last)
@@ -112,7 +117,7 @@ func (s *session) fed(in *inbox, pong []byte, last *ending) {
 
 func (s *session) end(last *ending) {
 	if last.peer {
-		s.answerClose(last.code)
+		s.answerClose(last.code, last.reason)
 	} else {
 		s.close(CloseCode(last.code), last.reason)
 	}

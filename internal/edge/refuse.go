@@ -34,6 +34,7 @@ var (
 	refuseHost     = &refusal{status: http.StatusForbidden, code: frame.CodeBadOrigin, text: "nothing is served under this name"}
 	refuseRoom     = &refusal{status: http.StatusBadRequest, code: frame.CodeBadRoom, text: badRoomText, close: CloseNotAllowed}
 	refuseReserved = &refusal{status: http.StatusForbidden, code: frame.CodeNotPermitted, text: reservedText, close: CloseNotAllowed}
+	refuseHook     = &refusal{status: http.StatusServiceUnavailable, code: frame.CodeHookUnavailable, text: "nobody is there to say whether it may be", retry: 1, close: CloseTryLater}
 	refuseDenied   = &refusal{status: http.StatusForbidden, code: frame.CodeNotPermitted, text: errDenied.text, close: CloseNotAllowed}
 
 	refuseUserSessions    = &refusal{status: http.StatusTooManyRequests, code: frame.CodeSessionLimit, text: "the user has as many sessions here as he may have", retry: 10, close: CloseNotAllowed}

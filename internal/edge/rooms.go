@@ -63,7 +63,10 @@ func (s *session) subscribe(ctx context.Context, in frame.In) error {
 		j := s.join(room, in.Ref)
 		j.From, j.Resume = resumeFrom(room, w.LastID)
 		joins = append(joins, j)
-		s.use.left = slices.DeleteFunc(s.use.left, func(r message.Room) bool { return r == room })
+	}
+	joins = s.permitted(ctx, joins, in.Ref)
+	for _, j := range joins {
+		s.use.left = slices.DeleteFunc(s.use.left, func(r message.Room) bool { return r == j.Room })
 	}
 	if len(joins) == 0 {
 		return nil

@@ -29,6 +29,7 @@ type askedRoom struct {
 	name string
 	room message.Room // "" if refused
 	why  *refusal     // nil: well-formed
+	more bool         // a hook's, behind those that the URL names
 }
 
 // maxLastIDs is far above one for each room a session can have.
@@ -110,17 +111,29 @@ func (a *asked) permit(g *auth.Grants) {
 	}
 }
 
-// refused tells why the URL's rooms let nobody in: there are some, and none can be joined.
-func (a *asked) refused() *refusal {
-	for _, r := range a.rooms {
-		if r.why == nil {
-			return nil
+// adopt takes in rooms that a hook adds, whatever the grants say of them.
+func (a *asked) adopt(rooms []message.Room) {
+	for _, room := range rooms {
+		if i := slices.IndexFunc(a.rooms, func(r askedRoom) bool { return r.room == room }); i >= 0 {
+			a.rooms[i].why = nil
+		} else {
+			a.rooms = append(a.rooms, askedRoom{name: string(room), room: room, more: true})
 		}
 	}
-	if len(a.rooms) == 0 {
-		return nil
+}
+
+// refused tells why the URL's rooms let nobody in: there are some, and none can be joined.
+func (a *asked) refused() (why *refusal) {
+	for _, r := range a.rooms {
+		switch {
+		case r.more:
+		case r.why == nil:
+			return nil
+		case why == nil:
+			why = r.why
+		}
 	}
-	return a.rooms[0].why
+	return why
 }
 
 // upgradable checks what the library would refuse in plain text, and what it would let pass: a body, which would be read

@@ -64,7 +64,10 @@ type session struct {
 	spoke   atomic.Uint32 // tick of the last frame
 }
 
-var _ hub.Writer = (*session)(nil)
+var (
+	_ hub.Writer = (*session)(nil)
+	_ hub.Leaver = (*session)(nil)
+)
 
 var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
@@ -109,6 +112,7 @@ func (s *session) Resume() {
 func (s *session) Shut(code int) {
 	if !s.closing.Swap(true) {
 		s.e.metrics.closed(CloseCode(code)) // it was not the edge that asked
+		s.closes(CloseCode(code), CloseCode(code).reason())
 	}
 	s.shutAt.Store(uint32(s.e.wheel.now()))
 	s.e.wheel.hasten(s, s.e.wheel.now()+s.e.wheel.close)
@@ -124,6 +128,9 @@ func (s *session) Shut(code int) {
 func (s *session) Release() {
 	if s.here != nil {
 		s.here.Close()
+	}
+	if s.conn != nil {
+		s.conn.released()
 	}
 	if s.pipe != nil {
 		s.pipe.release()

@@ -107,6 +107,13 @@ type Writer interface {
 	Release()
 }
 
+// Leaver is a Writer that wants to know where its session stood at its end.
+type Leaver interface {
+	// Left is called once for each room that the session was a member of when it ended, before Release: what was delivered of
+	// the room lies at or before at.
+	Left(room message.Room, at message.Position)
+}
+
 // Hub is a broker.Sink. All methods may be called concurrently.
 type Hub struct {
 	cfg    Config

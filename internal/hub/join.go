@@ -254,6 +254,11 @@ func (sh *shard) remove(m *member, why loss) {
 	}
 	m.t = nil
 	s.mu.Unlock()
+	if why == lossClosed && stood {
+		if l, ok := s.w.(Leaver); ok {
+			l.Left(r.name, m.at)
+		}
+	}
 	if stood && s.here != nil {
 		s.here.Left(r.name, why == lossClosed)
 	}

@@ -26,8 +26,8 @@ type edges struct {
 	draining bool
 }
 
-// NewEdge adds a way in, an http.Handler with sessions of its own; the Config's Node and History are the node's unless
-// given, its Presence always is.
+// NewEdge adds a way in, an http.Handler with sessions of its own; the Config's Node, History and Hooks are the node's
+// unless given, its Presence always is.
 // An edge made before Run lets sessions in once Ready is closed, one made while Run is under way when NewEdge returns. At
 // any other time it answers 503.
 func (n *Node) NewEdge(cfg edge.Config, logger *slog.Logger) (*edge.Edge, error) {
@@ -36,6 +36,9 @@ func (n *Node) NewEdge(cfg edge.Config, logger *slog.Logger) (*edge.Edge, error)
 	}
 	if cfg.History == nil {
 		cfg.History = n.broker.History
+	}
+	if cfg.Hooks == nil {
+		cfg.Hooks = n.cfg.Hooks
 	}
 	if !n.cfg.NoPresence {
 		cfg.Presence = n.presence

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/presence"
@@ -31,6 +32,8 @@ type Config struct {
 	NoPresence bool // members are not told who is there
 	// Number tells this node's ids from others'; 0: NewNumber's.
 	Number uint16
+	// Hooks are those of edges that have none of their own; Run serves them. nil: none.
+	Hooks *hooks.Chain
 	// DrainWindow is the time over which Drain spreads the sessions' ends; default 15 s.
 	DrainWindow time.Duration
 }
@@ -111,10 +114,20 @@ func (n *Node) Run(ctx context.Context) error {
 	defer endHub()
 
 	g.Go(func() error { return part("presence", n.presence.Run(brokerCtx)) })
+	hooksCtx, endHooks := context.WithCancel(base)
+	told := make(chan struct{})
+	g.Go(func() error {
+		defer close(told)
+		return part("hooks", n.cfg.Hooks.Run(hooksCtx, n.elsewhere))
+	})
 	up := make(chan struct{})
 	g.Go(func() error { return part("broker", n.broker.Run(brokerCtx, n.hub, func() { close(up) })) })
 	g.Go(func() error {
-		defer endBroker()
+		defer func() { // the sessions have ended: their ends are told while it can be asked who else is there
+			endHooks()
+			<-told
+			endBroker()
+		}()
 		select {
 		case <-up:
 		case <-ctx.Done():

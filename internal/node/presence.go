@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"time"
 
 	"github.com/slack5/realtime/internal/frame"
@@ -25,6 +26,16 @@ func render(u presence.Update) []byte {
 		return frame.AppendCounts(nil, u.Totals.Users(), u.Totals.Sessions)
 	}
 	return frame.AppendEvents(nil)
+}
+
+// elsewhere tells of users whether they have sessions now, on whatever node.
+func (n *Node) elsewhere(ctx context.Context, users []string) ([]bool, error) {
+	found, _, err := n.presence.Users(ctx, users, false)
+	there := make([]bool, len(found))
+	for i := range found {
+		there[i] = found[i].Sessions > 0
+	}
+	return there, err
 }
 
 // count is what a new member is told.

@@ -36,6 +36,9 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 	if err != nil {
 		return err
 	}
+	if s.hooks, err = s.hookChain(meter); err != nil {
+		return err
+	}
 	observe := func(span trace.SpanContext, age time.Duration) {
 		traced := ctx
 		if span.IsValid() {
@@ -50,6 +53,7 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		Publish:     publish.Config{MaxDataBytes: int(c.MaxData), Observe: func(ctx context.Context, o publish.Origin, d time.Duration) { published[o](ctx, d) }, Tracer: tracer},
 		Presence:    presence.Config{Grace: c.PresenceGrace, CountsAbove: c.PresenceCountsAbove},
 		NoPresence:  !c.Presence,
+		Hooks:       s.hooks,
 		DrainWindow: max(c.DrainWindow, 1), // 0 would be the default
 	}, s.log)
 	if s.sessions, err = s.node.NewEdge(edgeConfig, s.log); err != nil {
@@ -59,6 +63,9 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		return err
 	}
 	if err := s.instrument(meter); err != nil {
+		return err
+	}
+	if err := s.instrumentHooks(meter); err != nil {
 		return err
 	}
 	calls := rpc.Config{Reflection: c.Dev, Rate: c.GRPCRateLimit(), Stats: s.telemetry.Calls(), TLS: grpcTLS}

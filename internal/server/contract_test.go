@@ -31,6 +31,7 @@ import (
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/edge"
 	"github.com/slack5/realtime/internal/frame"
+	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/rpc"
 )
@@ -216,8 +217,8 @@ func documentedReasons(t *testing.T) map[string]promised {
 func (c *contract) alter(s *Server) {
 	odd, err := s.node.NewEdge(edge.Config{
 		Path: "/odd", Anonymous: true, MaxFrameBytes: 128 << 10, AssemblyTimeout: 300 * time.Millisecond,
-		Message: func(conn *edge.Conn, m *message.Message) (*message.Message, error) {
-			switch m.Room {
+		Hooks: hooks.New(hooks.Config{Inside: true, Hooks: hooks.Hooks{Message: func(_ context.Context, s *hooks.Session, m *message.Message) (*message.Message, error) {
+			switch conn := s.Conn.(*edge.Conn); m.Room {
 			case "panic":
 				panic("as asked")
 			case "fail":
@@ -227,7 +228,7 @@ func (c *contract) alter(s *Server) {
 				}
 			}
 			return m, nil
-		},
+		}}}, s.log),
 	}, s.log)
 	if err != nil {
 		c.t.Fatal(err)

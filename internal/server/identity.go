@@ -20,7 +20,7 @@ func (s *Server) edgeConfig() (edge.Config, error) {
 	c := s.cfg
 	e := edge.Config{
 		MaxSessions: s.sessionCap(), Origins: c.Origin, LoopbackOrigins: c.Dev,
-		Anonymous: c.Anonymous || c.Dev, NoQueryToken: !c.QueryToken, AwayAfter: c.PresenceAway,
+		NoQueryToken: !c.QueryToken, AwayAfter: c.PresenceAway, HookHeaders: c.HooksHeader,
 		Hosts: c.Host, TrustedProxies: c.TrustedProxy, MaxRooms: c.SessionRooms, AssemblyTimeout: c.MessageTimeout, Limits: limitsOf(&c.Limits),
 		Types: make(map[message.Type]edge.TypeConfig),
 	}
@@ -49,6 +49,7 @@ func (s *Server) edgeConfig() (edge.Config, error) {
 		a.Issuers = append(a.Issuers, auth.Issuer(i))
 	}
 	known := len(a.Keys) > 0 || len(a.KeySets) > 0 || len(a.Issuers) > 0
+	e.Anonymous = c.Anonymous || c.Dev || !known && c.HooksDecide()
 	if c.Dev && !known {
 		s.devSecret = []byte(rand.Text() + rand.Text())
 		a.Secret = s.devSecret

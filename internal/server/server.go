@@ -22,6 +22,7 @@ import (
 
 	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/config"
+	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/node"
 	"github.com/slack5/realtime/internal/rpc"
 	"github.com/slack5/realtime/internal/telemetry"
@@ -41,6 +42,7 @@ type Server struct {
 	log       *slog.Logger
 	node      *node.Node
 	sessions  http.Handler
+	hooks     *hooks.Chain // nil: none
 	rpc       *rpc.Server
 	telemetry *telemetry.Providers
 
@@ -230,11 +232,15 @@ func (s *Server) stop(base context.Context) {
 // wants to know most, would go untold.
 const flushTime = 2 * time.Second
 
-func (s *Server) kept() time.Duration {
-	if !s.telemetry.Pushing() {
-		return 0
+// kept is that, and what the hook for disconnecting gets.
+func (s *Server) kept() (d time.Duration) {
+	if s.telemetry.Pushing() {
+		d = min(flushTime, s.cfg.DrainTimeout/10)
 	}
-	return min(flushTime, s.cfg.DrainTimeout/10)
+	if s.hooks.Asks(hooks.Disconnect) {
+		d += s.hookFlush()
+	}
+	return d
 }
 
 // flush ends telemetry within the drain's budget.

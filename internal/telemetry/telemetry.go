@@ -123,6 +123,21 @@ func Durations(m metric.Meter, name, help, label string, values ...string) ([]fu
 	return record, nil
 }
 
+// DurationsBy makes a histogram of seconds by several labels. Their values come with each duration, in order; they must be few.
+func DurationsBy(m metric.Meter, name, help string, labels ...string) (func(ctx context.Context, d time.Duration, values ...string), error) {
+	h, err := m.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(help), seconds)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, d time.Duration, values ...string) {
+		attrs := make([]attribute.KeyValue, len(labels))
+		for i, label := range labels {
+			attrs[i] = attribute.String(label, values[i])
+		}
+		h.Record(ctx, d.Seconds(), metric.WithAttributes(attrs...))
+	}, nil
+}
+
 // NewLogger writes one JSON object a line, with the trace id of its context if there is one.
 func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(traced{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})})

@@ -1,8 +1,8 @@
 package realtime
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/edge"
+	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -97,7 +98,7 @@ func NewHandler(hub *Hub, logger *slog.Logger, cfg HandlerConfig) *Handler {
 		c.Closed = h.disconnected
 	}
 	if cfg.OnMessage != nil {
-		c.Message = h.filter
+		c.Hooks = hooks.New(hooks.Config{Hooks: hooks.Hooks{Message: h.filter}, Inside: true}, logger)
 	}
 	e, err := hub.node.NewEdge(c, logger)
 	if err != nil {
@@ -169,9 +170,9 @@ func (h *Handler) disconnected(c *edge.Conn) {
 	h.cfg.OnDisconnect(h.connection(c))
 }
 
-// filter has OnMessage see a message. What it makes of it is checked here, as the sender is not to blame for it.
-func (h *Handler) filter(c *edge.Conn, m *message.Message) (*message.Message, error) {
-	out := h.cfg.OnMessage(h.connection(c), &Message{
+// filter has OnMessage see a message.
+func (h *Handler) filter(_ context.Context, s *hooks.Session, m *message.Message) (*message.Message, error) {
+	out := h.cfg.OnMessage(h.connection(s.Conn.(*edge.Conn)), &Message{
 		Type: MessageType(m.Type), Room: string(m.Room), From: m.From, Data: m.Data, Timestamp: time.Now().UTC(),
 	})
 	if out == nil {
@@ -179,21 +180,5 @@ func (h *Handler) filter(c *edge.Conn, m *message.Message) (*message.Message, er
 	}
 	changed := *out
 	changed.Room, changed.Timestamp = "", time.Time{} // they stay what they were
-	n, err := changed.convert()
-	if err != nil {
-		return nil, blamed(err)
-	}
-	n.Room, n.Ephemeral = m.Room, m.Ephemeral
-	if n.Type.BackendOnly() {
-		return nil, blamed(fmt.Errorf("type %s is not for sessions to send", n.Type))
-	}
-	if err := n.Check(message.DefaultMaxDataBytes); err != nil {
-		return nil, blamed(err)
-	}
-	return n, nil
-}
-
-// blamed hides err from errors.As: the sender is told that something is wrong with the server, the log what.
-func blamed(err error) error {
-	return errors.New("OnMessage returned what cannot be published: " + err.Error())
+	return changed.convert()
 }
