@@ -47,19 +47,12 @@ var owed = map[string]string{
 	"rpc ControlService.ListRevocations": "ControlService",
 	"rpc ControlService.ListNodes":       "ControlService",
 	"rpc ControlService.GetNode":         "ControlService",
-	"rpc HooksService.OnConnect":         "hooks",
-	"rpc HooksService.OnSubscribe":       "hooks",
-	"rpc HooksService.OnMessage":         "hooks",
-	"rpc HooksService.OnDisconnect":      "hooks",
 
 	"event degraded": "Redis: the embedded broker is never away",
 	"event restored": "Redis",
 
-	"error hook_denied":        "hooks",
-	"error hook_unavailable":   "hooks",
 	"error broker_unavailable": "Redis",
 
-	"close 1013": "Redis: a room of the embedded broker is live at once; hooks: a failing OnConnect",
 	"close 4003": "ControlService: Disconnect",
 	"close 4501": "ControlService: Revoke",
 	"close 4503": "ControlService: sessions of a user over nodes",

@@ -57,7 +57,7 @@ func documented(t *testing.T) map[string]family {
 }
 
 func TestAScrapeIsWhatTheDocumentSays(t *testing.T) {
-	r := StartServer(t)
+	r := StartServer(t, (&judge{connect: lets, message: passes}).serve(t))
 	s := r.join("general")
 	// A histogram has no series before its first value.
 	if _, err := r.publisher().Publish(t.Context(), &realtimev1.PublishRequest{Room: "general", Message: &realtimev1.MessageContent{}}); err != nil {
@@ -77,6 +77,8 @@ func TestAScrapeIsWhatTheDocumentSays(t *testing.T) {
 		"realtime_handshakes_total accepted": 1, "realtime_sessions_closed_total 1012": 0, "realtime_gaps_total lost": 0,
 		"realtime_rate_limited_total frames": 0, "realtime_rate_limited_total handshakes": 0, "realtime_rate_limited_total publish": 0,
 		"realtime_publish_duration_seconds backend": 1, "realtime_publish_duration_seconds session": 1,
+		"realtime_hook_duration_seconds connect ok": 1, "realtime_hook_duration_seconds message ok": 1,
+		"realtime_hook_passes_total connect": 0, "realtime_hook_disconnects_dropped_total": 0,
 	}
 	doc := documented(t)
 	var families map[string]family
