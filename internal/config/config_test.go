@@ -67,6 +67,7 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 	want := []string{
 		"config", "dev", "edge-addr", "edge-tls-cert", "edge-tls-key", "grpc-addr", "grpc-tls-cert", "grpc-tls-key", "grpc-insecure", "grpc-key", "grpc-rate", "ops-addr", "origin", "host", "trusted-proxy", "proxy-protocol",
 		"jwt-key", "jwks-url", "jwks-file", "jwks-insecure", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
+		"hooks-addr", "hook", "hooks-tls-ca", "hooks-key", "hooks-insecure", "hooks-header", "hooks-fail", "hooks-timeout", "hooks-concurrency",
 		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes",
 		"session-rooms", "session-frames", "session-bytes", "session-pings", "session-subscribes", "session-statuses", "session-controls", "session-fragments", "session-buffer", "message-timeout",
 		"user-frames", "user-bytes", "user-new-rooms", "user-sessions",

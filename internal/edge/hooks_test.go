@@ -210,7 +210,7 @@ func TestAHookThatDeniesOrFailsRefusesTheConnection(t *testing.T) {
 func TestRoomsOfAFrameAreAskedAboutButNotThoseOfTheURLOrJoinedOnes(t *testing.T) {
 	var mu sync.Mutex
 	var asked []string
-	s := serve(t, fast, setup{cfg: Config{Hooks: hooked(t, hooks.Hooks{Subscribe: func(_ context.Context, s *hooks.Session, room message.Room) error {
+	s := serve(t, fast, setup{cfg: Config{Hooks: hooked(t, hooks.Hooks{Subscribe: func(_ context.Context, _ *hooks.Session, room message.Room) error {
 		mu.Lock()
 		asked = append(asked, string(room))
 		mu.Unlock()
@@ -309,7 +309,7 @@ func TestAHookThatHangsHoldsUpItsSessionOnly(t *testing.T) {
 		free := make(chan struct{})
 		s := serve(t, p, setup{cfg: Config{
 			PingInterval: 40 * time.Millisecond, PongTimeout: 40 * time.Millisecond,
-			Hooks: inside(t, func(_ context.Context, s *hooks.Session, m *message.Message) (*message.Message, error) {
+			Hooks: inside(t, func(_ context.Context, _ *hooks.Session, m *message.Message) (*message.Message, error) {
 				if string(m.Data) == `"hang"` {
 					<-free
 				}

@@ -77,7 +77,7 @@ func opened(c *hooks.Config) {
 
 var (
 	errHook = errors.New("as the test wants")
-	any3    = func(*hooks.Admission) error { return nil }
+	fits    = func(*hooks.Admission) error { return nil }
 	said    = func() *message.Message {
 		return &message.Message{Type: message.TypeChat, Room: "a", From: "ada", Data: []byte(`1`), Ephemeral: true}
 	}
@@ -157,7 +157,7 @@ func TestANoIsANoWhateverIsWrongWithIt(t *testing.T) {
 		ch, count, _ := chain(hooks.Hooks{Connect: func(context.Context, *hooks.Attempt) (*hooks.Admission, error) {
 			return nil, &hooks.Denied{Code: code, Reason: strings.Repeat("ä", 100)}
 		}}, opened)
-		_, err := ch.Connect(t.Context(), &hooks.Attempt{}, any3)
+		_, err := ch.Connect(t.Context(), &hooks.Attempt{}, fits)
 		no, ok := errors.AsType[*hooks.Denied](err)
 		if !ok || no.Code != want || no.Reason != strings.Repeat("ä", 61) || count.String() != "map[connect denied:1]" {
 			t.Errorf("code %d: %+v, %v, counted %v; want %d and a reason of at most 123 bytes", code, no, err, count, want)
@@ -233,7 +233,7 @@ func TestAFailingHookRefusesOrLetsPassAndIsLoggedOnceAMinute(t *testing.T) {
 			}, change)
 			const times = 200 // what comes at once, though bad, opens no breaker
 			for range times {
-				a, err := ch.Connect(t.Context(), &hooks.Attempt{}, any3)
+				a, err := ch.Connect(t.Context(), &hooks.Attempt{}, fits)
 				if open != (err == nil) || !open && !unavailable(err) || open && (a.User != "" || a.Grants != nil) {
 					t.Fatalf("Connect = %+v, %v", a, err)
 				}
@@ -256,8 +256,8 @@ func TestAFailingHookRefusesOrLetsPassAndIsLoggedOnceAMinute(t *testing.T) {
 				t.Errorf("%d lines, want one for each hook:\n%s", log.lines(), &log.buf)
 			}
 			time.Sleep(time.Minute)
-			_, _ = ch.Connect(t.Context(), &hooks.Attempt{}, any3)
-			_, _ = ch.Connect(t.Context(), &hooks.Attempt{}, any3)
+			_, _ = ch.Connect(t.Context(), &hooks.Attempt{}, fits)
+			_, _ = ch.Connect(t.Context(), &hooks.Attempt{}, fits)
 			if log.lines() != 4 || !strings.Contains(log.buf.String(), "failures=200") {
 				t.Errorf("a minute later:\n%s", &log.buf)
 			}
@@ -308,7 +308,7 @@ func TestABreakerOpensWhenNobodyAnswersAndCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int32
 		var well atomic.Bool
-		ch, count, _ := chain(hooks.Hooks{Subscribe: func(ctx context.Context, _ *hooks.Session, _ message.Room) error {
+		ch, count, _ := chain(hooks.Hooks{Subscribe: func(context.Context, *hooks.Session, message.Room) error {
 			asked.Add(1)
 			if well.Load() {
 				return nil
@@ -347,7 +347,7 @@ func TestWhoHangsUpIsNobodysFailure(t *testing.T) {
 	for range 100 {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if a, err := ch.Connect(ctx, &hooks.Attempt{}, any3); !errors.Is(err, context.Canceled) {
+		if a, err := ch.Connect(ctx, &hooks.Attempt{}, fits); !errors.Is(err, context.Canceled) {
 			t.Fatalf("Connect = %v, %v, want it canceled", a, err)
 		}
 	}

@@ -57,7 +57,7 @@ func documented(t *testing.T) map[string]family {
 }
 
 func TestAScrapeIsWhatTheDocumentSays(t *testing.T) {
-	r := StartServer(t, (&judge{connect: lets, message: passes}).serve(t))
+	r := StartServer(t, (&judge{connect: lets, message: passes}).serve(t)...)
 	s := r.join("general")
 	// A histogram has no series before its first value.
 	if _, err := r.publisher().Publish(t.Context(), &realtimev1.PublishRequest{Room: "general", Message: &realtimev1.MessageContent{}}); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/slack5/realtime/cmd/examples/moderation/words"
 	"github.com/slack5/realtime/pkg/realtime"
 )
 
@@ -114,6 +115,39 @@ func ExampleNewHandler_messageFiltering() {
 	// Output:
 	// alice: {}
 	// bob: "oh dear" true
+}
+
+// The same filter as a backend of the service has it in cmd/examples/moderation, here without any network: bad words are masked, and
+// who says too many of them is told why nothing is published.
+func ExampleNewHandler_moderation() {
+	p := begin()
+	defer p.end()
+
+	hub := realtime.NewHub(p.logger)
+	p.run(hub)
+	wsHandler := realtime.NewHandler(hub, p.logger, realtime.HandlerConfig{
+		OnMessage: func(conn realtime.Connection, msg *realtime.Message) *realtime.Message {
+			data, found := words.Mask(msg.Data)
+			if found >= 3 {
+				if errMsg, err := realtime.SystemMessage(realtime.MessageTypeError, map[string]string{"error": "calm down"}); err == nil {
+					_ = conn.Send(errMsg) // it may have left
+				}
+				return nil
+			}
+			msg.Data = data
+			return msg
+		},
+	})
+	p.serve(wsHandler)
+
+	alice, bob := p.join("/ws/general"), p.join("/ws/general")
+	alice.say(`{"type":"chat","data":{"text":"darn darn darn"}}`)
+	alice.say(`{"type":"chat","data":{"text":"darn it"}}`)
+	fmt.Println("alice:", string(alice.want("error").Data))
+	fmt.Println("bob:", string(bob.want("chat").Data))
+	// Output:
+	// alice: {"error":"calm down"}
+	// bob: {"text":"**** it"}
 }
 
 // Sessions show a JWT, in the URL or in a header. The key comes from the environment, or from HandlerConfig.Auth.

@@ -81,7 +81,12 @@ func serve(t *testing.T, cfg remote.Config, opts ...grpc.ServerOption) (*backend
 	realtimev1.RegisterHooksServiceServer(s, b)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
-	t.Cleanup(func() { s.Stop(); <-ended })
+	t.Cleanup(func() {
+		s.Stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 	cfg.Addr = l.Addr().String()
 	return b, dial(t, cfg)
 }
@@ -187,7 +192,10 @@ func TestAnAnswerWithoutAVerdictThatIsKnownIsNone(t *testing.T) {
 	b, c := serve(t, remote.Config{})
 	twice := []*realtimev1.Grant{{Pattern: "a", Operations: "r"}, {Pattern: "a"}}
 	for _, answer := range []*realtimev1.OnConnectResponse{
-		{}, {UserId: "eve"}, {Verdict: 3}, {Verdict: -1},
+		{},
+		{UserId: "eve"},
+		{Verdict: 3},
+		{Verdict: -1},
 		{Verdict: realtimev1.HookVerdict_HOOK_VERDICT_ALLOW, Grants: twice},
 		{Verdict: realtimev1.HookVerdict_HOOK_VERDICT_ALLOW, ExpiresAt: &timestamppb.Timestamp{Nanos: -1}},
 	} {
@@ -275,8 +283,10 @@ func TestTLSChecksWhoTheBackendIs(t *testing.T) {
 func TestTheLargestCallIsBelowItsBound(t *testing.T) {
 	b, c := serve(t, remote.Config{}, grpc.MaxRecvMsgSize(3<<20))
 	long := func(n int) string { return strings.Repeat("x", n) }
-	chain := hooks.New(hooks.Config{Hooks: hooks.Hooks{Disconnect: c.Disconnect}}, slog.New(slog.DiscardHandler))
-	const sessions = 600
+	cfg := hooks.Config{Hooks: hooks.Hooks{Disconnect: c.Disconnect}, FlushTime: time.Minute}
+	cfg.Points[hooks.Disconnect].Timeout = time.Minute
+	chain := hooks.New(cfg, slog.New(slog.DiscardHandler))
+	const sessions = 250
 	for range sessions {
 		d := hooks.Disconnection{Session: hooks.Session{ID: long(26), User: long(128), Node: "n1", Address: long(45), Data: []byte(long(hooks.MaxDataBytes))}, Code: 4999, Reason: long(123), Time: time.Now()}
 		for range 128 {
