@@ -201,12 +201,12 @@ func TestHooksOverTLSNeedTheCertificateOfTheirAuthority(t *testing.T) {
 	}
 	j := &judge{connect: lets, message: passes}
 	there := j.serve(t, grpc.Creds(credentials.NewServerTLSFromCert(&ts.TLS.Certificates[0])))
+	for _, file := range []string{filepath.Join(t.TempDir(), "none.pem"), os.DevNull} {
+		failsToStart(t, append(there, "--hooks-tls-ca="+file), "--hooks-tls-ca: ")
+	}
 	StartServer(t, append(there, "--hooks-tls-ca="+ca)...).join("general")
 	if code, _, body := StartServer(t, there...).handshake(); code != http.StatusServiceUnavailable || !strings.Contains(body, "hook_unavailable") {
 		t.Errorf("in plaintext: %d %s, want 503", code, body)
-	}
-	for _, file := range []string{filepath.Join(t.TempDir(), "none.pem"), os.DevNull} {
-		failsToStart(t, append(there, "--hooks-tls-ca="+file), "--hooks-tls-ca: ")
 	}
 }
 
