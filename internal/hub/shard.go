@@ -28,6 +28,7 @@ const (
 	evOver // too many own frames are not written
 	evWritable
 	evGone
+	evWhere // somebody asks where sessions stand
 )
 
 // event is what reaches a shard: everything does, in one FIFO.
@@ -40,6 +41,7 @@ type event struct {
 	ms   []*member
 
 	preface []byte
+	q       *inquiry
 }
 
 // shard is the sole writer of its sessions and the sole owner of their places in rooms. A session belongs to one for life.
@@ -153,6 +155,10 @@ func (sh *shard) end() {
 		if e.kind == evOpen || e.kind == evJoin {
 			e.s.refuse(e.ms)
 		}
+		if e.kind == evWhere {
+			e.q.ended.Store(true)
+			e.q.answered()
+		}
 	}
 }
 
@@ -197,6 +203,8 @@ func (sh *shard) do(e *event) {
 		}
 	case evGone:
 		sh.gone(s)
+	case evWhere:
+		sh.where(e.q)
 	}
 }
 
