@@ -114,6 +114,11 @@ func (s *Memory) Rooms(ctx context.Context, _ string, _ message.Room, _ int) ([]
 	return nil, ctx.Err()
 }
 
+// Claim implements Store.
+func (s *Memory) Claim(ctx context.Context, own Field, most int) (bool, error) {
+	return int(own.Sessions) <= most, ctx.Err()
+}
+
 // Stale implements Store.
 func (s *Memory) Stale() bool { return false }
 

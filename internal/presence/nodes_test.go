@@ -103,7 +103,7 @@ func TestAnUnfollowedRoomIsReadFromTheStore(t *testing.T) {
 		if err != nil || !slices.Equal(rooms, []message.Room{"r"}) {
 			t.Errorf("of a room on both nodes, Rooms = %q, %v", rooms, err)
 		}
-		users, _, err := b.Users(t.Context(), []string{"u"}, false)
+		users, _, err := b.Users(t.Context(), []string{"u"})
 		if err != nil || users[0].Status != presence.Online || users[0].Sessions != 1 {
 			t.Errorf("Users = %+v, %v", users, err)
 		}
@@ -191,7 +191,7 @@ func TestOtherNodesKnowWhenSomeoneWasActiveToFiveMinutes(t *testing.T) {
 			s.Active()
 			now := time.Now()
 			time.Sleep(time.Second)
-			users, _, err := b.Users(t.Context(), []string{"u"}, false)
+			users, _, err := b.Users(t.Context(), []string{"u"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -221,7 +221,7 @@ func TestAnswersSayWhenTheyAreStale(t *testing.T) {
 				}
 			}
 			_, counts, err1 := a.Counts(t.Context(), []message.Room{"r"})
-			_, users, err2 := a.Users(t.Context(), []string{"u"}, false)
+			_, users, err2 := a.Users(t.Context(), []string{"u"})
 			if err1 != nil || err2 != nil || counts.Stale != stale || users.Stale != stale {
 				t.Errorf("Counts and Users are stale: %v, %v, want %v", counts.Stale, users.Stale, stale)
 			}

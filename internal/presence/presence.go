@@ -117,7 +117,8 @@ type Presence struct {
 	users   map[string]*user
 	rooms   map[message.Room]*room
 	members map[place]*member
-	watched int // users' rooms there are
+	claims  map[string]int32 // of users: sessions that are being claimed
+	watched int              // users' rooms there are
 
 	global     Totals // of this node
 	everyone   cache
@@ -145,7 +146,7 @@ func New(cfg Config, store Store, emit func(room message.Room, u Update), logger
 	return &Presence{
 		cfg: cfg, store: store, emit: emit, log: logger.With("component", "presence"),
 		start: time.Now(), boot: rand.Text(), wake: make(chan struct{}, 1), done: make(chan struct{}),
-		users: make(map[string]*user), rooms: make(map[message.Room]*room), members: make(map[place]*member),
+		users: make(map[string]*user), rooms: make(map[message.Room]*room), members: make(map[place]*member), claims: make(map[string]int32),
 	}
 }
 

@@ -508,7 +508,7 @@ func TestUsersTellsWhereSomeoneIsAndWhenHeWasSeen(t *testing.T) {
 		at := time.Now().UnixMilli()
 		ask := func() presence.UserStatus {
 			t.Helper()
-			us, fresh, err := h.Users(t.Context(), []string{"nobody", "a"}, true)
+			us, fresh, err := h.Users(t.Context(), []string{"nobody", "a"})
 			if err != nil || len(us) != 2 || fresh != (presence.Freshness{}) {
 				t.Fatalf("Users = %v, %v, %v", us, fresh, err)
 			}
@@ -517,14 +517,17 @@ func TestUsersTellsWhereSomeoneIsAndWhenHeWasSeen(t *testing.T) {
 			}
 			return us[1]
 		}
-		want := presence.UserStatus{ID: "a", Status: presence.Online, LastSeen: at, Sessions: 1, Rooms: []message.Room{"q", "r"}}
+		want := presence.UserStatus{ID: "a", Status: presence.Online, LastSeen: at, Sessions: 1}
 		if diff := gocmp.Diff(want, ask()); diff != "" {
 			t.Errorf("want (-), got (+):\n%s", diff)
+		}
+		if got, want := h.RoomsOf([]string{"nobody", "a"}), [][]message.Room{nil, {"q", "r"}}; !gocmp.Equal(got, want) {
+			t.Errorf("rooms of nobody and a: %q, want %q", got, want)
 		}
 		for i := range 200 {
 			s.Joined(message.Room(fmt.Sprint("n", i)))
 		}
-		if n := len(ask().Rooms); n != presence.MaxRooms {
+		if n := len(h.RoomsOf([]string{"a"})[0]); n != presence.MaxRooms {
 			t.Errorf("%d rooms of 202 are listed, want %d", n, presence.MaxRooms)
 		}
 		s.Close()

@@ -9,7 +9,7 @@ import (
 	"github.com/slack5/realtime/internal/message"
 )
 
-// MaxRooms is how many of a user's rooms Users lists.
+// MaxRooms is how many of a user's rooms RoomsOf lists.
 const MaxRooms = 100
 
 // smallRoom is up to how many users a roster is read as it is now: that costs some ten microseconds. A larger one is built at
@@ -44,7 +44,6 @@ type UserStatus struct {
 	Status   Status
 	LastSeen int64 // Unix ms; 0: not known
 	Sessions int
-	Rooms    []message.Room // if asked for: some on this node
 }
 
 // cache is a roster that was built.
@@ -265,9 +264,8 @@ func (p *Presence) Counts(ctx context.Context, rooms []message.Room) ([]Totals, 
 	return totals, fresh, nil
 }
 
-// Users returns how each user is, in the order asked for. With withRooms it lists rooms he is in on this node, at most
-// MaxRooms.
-func (p *Presence) Users(ctx context.Context, ids []string, withRooms bool) ([]UserStatus, Freshness, error) {
+// Users returns how each user is, in the order asked for.
+func (p *Presence) Users(ctx context.Context, ids []string) ([]UserStatus, Freshness, error) {
 	own := make([]State, len(ids))
 	found := make([]UserStatus, len(ids))
 	p.mu.Lock()
@@ -275,9 +273,6 @@ func (p *Presence) Users(ctx context.Context, ids []string, withRooms bool) ([]U
 		found[i].ID = id
 		if u := p.users[id]; u != nil {
 			own[i] = u.state()
-			if withRooms {
-				found[i].Rooms = u.rooms()
-			}
 		}
 	}
 	p.mu.Unlock()

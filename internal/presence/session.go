@@ -29,9 +29,13 @@ type Session struct {
 // Open begins a session of the user, with what its token says of him publicly (JSON; nil: nothing; its bytes are kept and
 // must not change). From now on he is connected.
 func (p *Presence) Open(user string, info []byte) *Session {
-	now := time.Now().UnixMilli()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.openLocked(user, info)
+}
+
+func (p *Presence) openLocked(user string, info []byte) *Session {
+	now := time.Now().UnixMilli()
 	u := p.userNamed(user)
 	s := &Session{p: p, user: u, older: u.first, began: now, info: info}
 	u.first = s

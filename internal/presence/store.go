@@ -122,6 +122,12 @@ type Store interface {
 	// first limit of them.
 	Rooms(ctx context.Context, prefix string, after message.Room, limit int) ([]message.Room, error)
 
+	// Claim takes the node's field of a user in message.Global, as it would be with one more session, if the sessions that he
+	// then has on all nodes are at most most; then the field stands as if it had been put, but nobody is told before it is.
+	// Of all claims of one moment, on whatever nodes, no more are taken than there is room for. While the bus is away only
+	// the field's own sessions count.
+	Claim(ctx context.Context, own Field, most int) (taken bool, err error)
+
 	// Stale tells whether the bus is away.
 	Stale() bool
 	// Leave is a drain's last act: the node's fields stand as they are until the grace is over, then the node is gone for

@@ -310,6 +310,32 @@ func (n *Node) Rooms(ctx context.Context, prefix string, after message.Room, lim
 	return rooms[:min(limit, len(rooms))], ctx.Err()
 }
 
+// Claim implements presence.Store.
+func (n *Node) Claim(ctx context.Context, own presence.Field, most int) (bool, error) {
+	n.bus.mu.Lock()
+	defer n.bus.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if n.bus.stale {
+		return int(own.Sessions) <= most, nil
+	}
+	sum := int(own.Sessions)
+	for _, f := range n.others(message.UserRoom(own.User)) {
+		sum += int(f.Sessions)
+	}
+	if sum > most {
+		return false, nil
+	}
+	if !n.left && !n.ended {
+		if n.fields[message.Global] == nil {
+			n.fields[message.Global] = make(map[string]presence.State)
+		}
+		n.fields[message.Global][own.User] = own.State
+	}
+	return true, nil
+}
+
 // Stale implements presence.Store.
 func (n *Node) Stale() bool {
 	n.bus.mu.Lock()

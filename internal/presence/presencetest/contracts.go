@@ -36,6 +36,8 @@ var contracts = []contract{
 	{"a user's room has his fields of the place where everyone is", 3, usersRoom},
 	{"Count sums the others' totals", 3, counts},
 	{"Users merges what the others have of a user", 3, users},
+	{"Claim takes a session while there is room for it on all nodes together", 3, claim},
+	{"of claims at one moment no more are taken than there is room for", 3, racingClaims},
 	{"Rooms lists the others' rooms with users by name", 3, rooms},
 	{"a node that has left stands until the grace is over", 2, leave},
 	{"a node that ends without leaving is gone", 2, crash},
@@ -100,7 +102,8 @@ func endedContext(t testing.TB, f Factory) {
 	_, count := a.Count(ctx, []message.Room{room})
 	_, users := a.Users(ctx, []string{"u"})
 	_, rooms := a.Rooms(ctx, "", "", 1)
-	for name, err := range map[string]error{"Read": read, "Count": count, "Users": users, "Rooms": rooms} {
+	_, claim := a.Claim(ctx, own(a, "u", 1), 1)
+	for name, err := range map[string]error{"Read": read, "Count": count, "Users": users, "Rooms": rooms, "Claim": claim} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s = %v, want context.Canceled", name, err)
 		}

@@ -24,6 +24,7 @@ type mutant struct {
 	count            func(m *mutant, totals []presence.Totals) []presence.Totals
 	users            func(m *mutant, seen []presence.Seen) []presence.Seen
 	rooms            func(m *mutant, rooms []message.Room) []message.Room
+	claim            func(m *mutant, own presence.Field, most int) (presence.Field, int)
 	leave            func(m *mutant)
 	sink             func(s presence.Sink) presence.Sink
 	lax              bool // contexts are not looked at
@@ -102,6 +103,13 @@ func (m *mutant) Rooms(ctx context.Context, prefix string, after message.Room, l
 		rooms = m.rooms(m, rooms)
 	}
 	return rooms, err
+}
+
+func (m *mutant) Claim(ctx context.Context, own presence.Field, most int) (bool, error) {
+	if m.claim != nil {
+		own, most = m.claim(m, own, most)
+	}
+	return m.Store.Claim(m.context(ctx), own, most)
 }
 
 func (m *mutant) Leave() {
@@ -257,6 +265,12 @@ var mutations = []struct {
 			return totals
 		}
 	}, []contractFunc{counts}},
+	{"a claim is always taken", func(m *mutant) {
+		m.claim = func(_ *mutant, own presence.Field, _ int) (presence.Field, int) { return own, 1000 }
+	}, []contractFunc{claim, racingClaims}},
+	{"a claim is one session too strict", func(m *mutant) {
+		m.claim = func(_ *mutant, own presence.Field, most int) (presence.Field, int) { return own, most - 1 }
+	}, []contractFunc{claim, racingClaims}},
 	{"rooms are listed in any order", func(m *mutant) {
 		m.rooms = func(_ *mutant, rooms []message.Room) []message.Room {
 			slices.Reverse(rooms)
