@@ -53,6 +53,8 @@ type Serve struct {
 	PresenceAway        time.Duration `default:"5m" help:"A session that sends nothing for so long is away; 0: never."`
 	PresenceCountsAbove int           `default:"1000" help:"Users of a room; above, its members are told counts instead of who comes and goes, until a tenth fewer are there."`
 
+	MaxSessionsPolicy string `enum:"replace,refuse" default:"replace" help:"Of a user who has more sessions than his token's max_sessions: replace ends the oldest, refuse lets no newer one in."`
+
 	MaxSessions int   `default:"10000" help:"Sessions at once; above, 503. Lowered with a warning if the file limit is too small."`
 	SndbufBytes Bytes `default:"64KiB" help:"Send buffer of a session's socket."`
 	Limits      `embed:""`

@@ -41,7 +41,7 @@ func TestDefaultsAreThoseOfTheDocuments(t *testing.T) {
 	want := Serve{
 		Dev: true, EdgeAddr: "127.0.0.1:8080", GRPCAddr: "127.0.0.1:9090", OpsAddr: "127.0.0.1:8081",
 		JWTMaxLifetime: 24 * time.Hour, QueryToken: true,
-		Presence: true, PresenceGrace: 8 * time.Second, PresenceAway: 5 * time.Minute, PresenceCountsAbove: 1000,
+		Presence: true, PresenceGrace: 8 * time.Second, PresenceAway: 5 * time.Minute, PresenceCountsAbove: 1000, MaxSessionsPolicy: "replace",
 		MaxSessions: 10_000, SndbufBytes: 64 << 10, Limits: usualLimits(), MaxData: 64 << 10, LogBytes: 256 << 20,
 		MemoryBytes: 512 << 20, HistorySize: 10_000, HistoryTTL: 15 * time.Minute, IdempotencyTTL: 5 * time.Minute,
 		DrainTimeout: 25 * time.Second, DrainDelay: 5 * time.Second, DrainWindow: 15 * time.Second, TimerSlack: 2 * time.Millisecond, LogLevel: slog.LevelInfo,
@@ -68,7 +68,7 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 		"config", "dev", "edge-addr", "edge-tls-cert", "edge-tls-key", "grpc-addr", "grpc-tls-cert", "grpc-tls-key", "grpc-insecure", "grpc-key", "grpc-rate", "ops-addr", "origin", "host", "trusted-proxy", "proxy-protocol",
 		"jwt-key", "jwks-url", "jwks-file", "jwks-insecure", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
 		"hooks-addr", "hook", "hooks-tls-ca", "hooks-key", "hooks-insecure", "hooks-header", "hooks-fail", "hooks-timeout", "hooks-concurrency",
-		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions", "sndbuf-bytes",
+		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions-policy", "max-sessions", "sndbuf-bytes",
 		"session-rooms", "session-frames", "session-bytes", "session-pings", "session-subscribes", "session-statuses", "session-controls", "session-fragments", "session-buffer", "message-timeout",
 		"user-frames", "user-bytes", "user-new-rooms", "user-sessions",
 		"address-frames", "address-bytes", "address-sessions", "address-handshakes", "address-failures", "handshakes", "max-data", "log-bytes",

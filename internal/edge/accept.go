@@ -43,7 +43,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, f)
 		return
 	}
-	id, f := e.enter(r, a, sender)
+	id, place, f := e.enter(r, a, sender)
 	if f != nil && !(a.inFrame && f.close != 0) {
 		e.released()
 		e.refuse(w, f)
@@ -56,6 +56,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.log.Debug("handshake not completed", "err", err)
 		e.metrics.failed.Add(1)
 		if f == nil {
+			place.release()
 			e.rise(id.User, a.from)
 		}
 		e.released()
@@ -65,32 +66,37 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.released()
 	default:
 		e.metrics.accepted.Add(1)
-		e.begin(nc, answer, held, a, id)
+		e.begin(nc, answer, held, a, id, place, newAbout(r, id.address))
+		if place.over {
+			e.trim(id)
+		}
 	}
 }
 
 // enter tells who comes, refuses rooms of the URL that are not for him, and if he may come in takes his seat.
-func (e *Edge) enter(r *http.Request, a *asked, sender netip.Addr) (identity, *refusal) {
-	id, f := e.identify(a.token, a.from)
-	if f != nil {
-		return id, f
+func (e *Edge) enter(r *http.Request, a *asked, sender netip.Addr) (id identity, place claimed, f *refusal) {
+	if id, f = e.identify(a.token, a.from); f != nil {
+		return id, place, f
 	}
-	id.session = newSessionID()
-	if e.cfg.Hooks != nil {
-		id.address = sender.String()
-	}
+	id.session, id.address = newSessionID(), sender.String()
 	if e.cfg.Hooks.Asks(hooks.Connect) && a.refused() == nil {
 		if f = e.consult(r, a, &id); f != nil {
-			return id, f
+			return id, place, f
 		}
 	}
 	a.permit(id.Grants)
 	a.adopt(id.added)
 	e.permitNew(a, id.User)
 	if f = a.refused(); f != nil {
-		return id, f
+		return id, place, f
 	}
-	return id, e.seat(id.User, a.from)
+	if f = e.seat(id.User, a.from); f != nil {
+		return id, place, f
+	}
+	if place, f = e.claim(id); f != nil {
+		e.rise(id.User, a.from)
+	}
+	return id, place, f
 }
 
 // check is everything that is answered over HTTP whatever the request says.

@@ -12,8 +12,13 @@ import (
 )
 
 // begin makes a session of an accepted connection. answer is what completes its handshake: it is the session's first bytes.
-func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
-	s := &session{e: e, anonymous: id.anonymous, grants: id.Grants, from: a.from}
+func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity, c claimed, about *about) {
+	s := &session{e: e, anonymous: id.anonymous, about: about, from: a.from}
+	about.claim = c.Session
+	s.grants.Store(id.Grants)
+	if !id.anonymous {
+		about.token.Store(tokenOf(id.Identity))
+	}
 	s.allow()
 	s.seen.Store(uint32(e.wheel.now()))
 	s.spoke.Store(uint32(e.wheel.now()))
@@ -24,6 +29,7 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
 	fast, err := e.poller.handOver(nc, s)
 	if err != nil {
 		e.log.Error("connection not taken over", "err", err)
+		c.release()
 		e.rise(id.User, a.from)
 		e.released()
 		return
@@ -34,9 +40,7 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
 	o := e.open(s, a, id)
 	o.Preface = answer
 	if s.h, err = e.hub.Open(o); err != nil {
-		if s.here != nil {
-			s.here.Close()
-		}
+		s.absent()
 		if fast {
 			s.closeFD()
 		} else {
@@ -54,6 +58,9 @@ func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity) {
 		e.poller.add(s, held)
 	} else {
 		s.pipe.start(held)
+	}
+	if s.revoked() { // since its token was looked at; who ends such sessions may not have seen this one
+		s.close(CloseRevoked, "")
 	}
 	if late { // it came while the drain listed the sessions: its turn is now
 		s.announce(0)
@@ -90,7 +97,9 @@ func (e *Edge) open(s *session, a *asked, id identity) hub.Open {
 		o.Anchor = rooms[0]
 	}
 	if e.cfg.Presence != nil {
-		s.here = e.cfg.Presence.Open(o.User, id.Info)
+		if s.here, s.about.claim = s.about.claim, nil; s.here == nil {
+			s.here = e.cfg.Presence.Open(o.User, id.Info)
+		}
 		o.Presence = s.here
 	}
 	points := newResumePoints(a.lastIDs, rooms)

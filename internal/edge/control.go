@@ -87,11 +87,11 @@ func (s *session) keepalive(now tick) tick {
 	return now + w.second
 }
 
-// close ends the session with a close frame behind the replies posted so far. The first call counts. reason "" is the
-// code's own.
-func (s *session) close(code CloseCode, reason string) {
+// close ends the session with a close frame behind the replies posted so far. The first call counts: only it returns true.
+// reason "" is the code's own.
+func (s *session) close(code CloseCode, reason string) bool {
 	if s.closing.Swap(true) {
-		return
+		return false
 	}
 	if reason == "" {
 		reason = code.reason()
@@ -102,6 +102,7 @@ func (s *session) close(code CloseCode, reason string) {
 		s.e.log.Info("session closed", "session_id", s.h.ID, "code", int(code), "reason", reason)
 	}
 	s.h.Close(frame.AppendClose(nil, int(code), reason))
+	return true
 }
 
 // answerClose ends the session as its peer asked, with the peer's code.

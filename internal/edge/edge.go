@@ -31,7 +31,7 @@ import (
 	"github.com/slack5/realtime/internal/wire"
 )
 
-// ErrRevoked is what Config.Verify returns for a token that was good, and is so no longer.
+// ErrRevoked is a token's that was good, and is so no longer.
 var ErrRevoked = errors.New("token revoked")
 
 // Config of an Edge. The zero value of each field but Anonymous and Verify, of which one must be set, works.
@@ -57,16 +57,25 @@ type Config struct {
 	// TrustedProxies are addresses and networks whose X-Forwarded-For tells from where a request comes.
 	TrustedProxies []string
 
-	Verify func(token string) (auth.Identity, error) // nil: no token is valid. Errors: auth.ErrExpired, ErrRevoked, any other: a bad one
+	Verify func(token string) (auth.Identity, error) // nil: no token is valid. Errors: auth.ErrExpired, any other: a bad one
 	// Refresh keeps what Verify judges by fresh until its context ends, and calls tried once it has it or could not get it:
 	// sessions are let in from then on. nil: there is nothing to do.
-	Refresh      func(ctx context.Context, tried func())
+	Refresh func(ctx context.Context, tried func())
+	// Revoked tells whether a token that is valid does not count any more; issued is zero if it does not say. It must not
+	// wait. nil: none is revoked. Call EndRevoked when its answers have changed.
+	Revoked      func(user, tokenID string, issued time.Time) bool
 	NoQueryToken bool         // a token in the URL is not looked at: proxies log URLs
 	Anonymous    bool         // sessions without a token are let in, their user is the session
 	Grants       *auth.Grants // of anonymous sessions; nil: everything in all rooms
 
 	Presence  *presence.Presence // nil: nobody is told who is there
 	AwayAfter time.Duration      // a session that sends nothing is away after it; below 0: never. 5 min
+
+	// What holds users to the sessions that their tokens allow. Claims counts them, also where Presence is nil; nil: nobody
+	// does. Of a user who has more, Trim closes the oldest; or the newest is refused.
+	Claims         *presence.Presence
+	Trim           func(ctx context.Context, user string, most int) error
+	RefuseSessions bool
 
 	// Callbacks for the program around; nil: none. They run on the session's handler goroutine, one at a time: a slow one
 	// holds up its session only.

@@ -150,7 +150,7 @@ func (s *session) say(ctx context.Context, in frame.In, ephemeral bool) error {
 	if !s.joined(room) {
 		return errNotJoined
 	}
-	if s.grants.For(room)&auth.Write == 0 {
+	if s.ops(room)&auth.Write == 0 {
 		return errDenied
 	}
 	m := &message.Message{Type: in.Type, Room: room, From: s.h.User, Data: bytes.Clone(in.Data), Ephemeral: ephemeral}

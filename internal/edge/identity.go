@@ -83,6 +83,9 @@ func (e *Edge) verify(token string, from address) (auth.Identity, error) {
 	if err == nil {
 		err = message.CheckUser(id.User)
 	}
+	if err == nil && e.cfg.Revoked != nil && e.cfg.Revoked(id.User, id.TokenID, id.IssuedAt) {
+		err = ErrRevoked
+	}
 	if err != nil {
 		e.metrics.refusedToken(err)
 		if !errors.Is(err, auth.ErrExpired) && !errors.Is(err, ErrRevoked) { // neither is a guess
@@ -165,15 +168,16 @@ func (s *session) auth(in frame.In) error {
 		return errToken
 	}
 	if !keeps.grants {
-		s.grants = id.Grants
+		s.grants.Store(id.Grants)
 	}
+	s.about.token.Store(tokenOf(id))
 	s.lapse(id.Expires)
 	s.e.wheel.hasten(s, s.clock())
 	if s.here != nil && !keeps.info {
 		s.here.Info(id.Info)
 	}
 	for _, room := range s.h.Rooms() {
-		ops := s.grants.For(room)
+		ops := s.ops(room)
 		if ops&auth.Receive == 0 {
 			s.use.left = append(s.use.left, room)
 			s.h.Leave(room, frame.Unsubscribed{Room: room, Reason: "permission"}.Append(nil, nowMS()))
@@ -182,6 +186,9 @@ func (s *session) auth(in frame.In) error {
 		s.h.See(room, ops&auth.See != 0)
 	}
 	s.h.Send("", frame.Renewed{Ref: in.Ref, Expires: unixMS(id.Expires)}.Append(nil, nowMS()))
+	if s.revoked() { // since it was looked at
+		s.close(CloseRevoked, "")
+	}
 	return nil
 }
 

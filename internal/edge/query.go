@@ -31,7 +31,7 @@ func (s *session) who(ctx context.Context, in frame.In) error {
 	if !s.joined(room) {
 		return errNotJoined
 	}
-	if s.grants.For(room)&auth.See == 0 {
+	if s.ops(room)&auth.See == 0 {
 		return errDenied
 	}
 	if s.e.cfg.Presence == nil {
@@ -75,7 +75,7 @@ func (s *session) readable(name string) (message.Room, error) {
 	if err == nil && !s.joined(room) {
 		err = errNotJoined
 	}
-	if err == nil && s.grants.For(room)&auth.History == 0 {
+	if err == nil && s.ops(room)&auth.History == 0 {
 		err = errDenied
 	}
 	return room, err

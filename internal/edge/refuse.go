@@ -39,6 +39,7 @@ var (
 
 	refuseUserSessions    = &refusal{status: http.StatusTooManyRequests, code: frame.CodeSessionLimit, text: "the user has as many sessions here as he may have", retry: 10, close: CloseNotAllowed}
 	refuseAddressSessions = &refusal{status: http.StatusTooManyRequests, code: frame.CodeSessionLimit, text: "the address has as many sessions here as it may have", retry: 10}
+	refuseLimit           = &refusal{status: http.StatusTooManyRequests, code: frame.CodeSessionLimit, text: "the user has as many sessions as the token allows: end one, or come back later", retry: 5, close: CloseNotAllowed}
 
 	refuseToken   = unauthorized(CloseNotAllowed)
 	refuseExpired = unauthorized(CloseExpired)

@@ -16,7 +16,7 @@ const maxBatch = 128
 
 // join is the join of a granted room with its answer; the hub fills in how it went.
 func (s *session) join(room message.Room, ref string) hub.Join {
-	ops := s.grants.For(room)
+	ops := s.ops(room)
 	sees := ops&auth.See != 0 && s.e.cfg.Presence != nil
 	f := &frame.Subscribed{Room: room, Ref: ref, Presence: "off", Grants: ops.String()}
 	if sees {
@@ -43,7 +43,7 @@ func (s *session) subscribe(ctx context.Context, in frame.In) error {
 	}
 	for _, w := range wants {
 		room, err := s.room(w.Room)
-		if err == nil && s.grants.For(room)&auth.Receive == 0 {
+		if err == nil && s.ops(room)&auth.Receive == 0 {
 			err = errDenied
 		}
 		if err == nil && !s.joined(room) {
@@ -92,6 +92,7 @@ func (s *session) unsubscribe(in frame.In) error {
 			continue
 		}
 		s.use.left = append(s.use.left, room)
+		s.about.displace(room)
 		s.h.Leave(room, frame.Unsubscribed{Room: room, Ref: in.Ref, Reason: "requested"}.Append(nil, nowMS()))
 	}
 	return nil

@@ -30,6 +30,7 @@ type session struct {
 	here      *presence.Session // nil: nobody is told
 	conn      *Conn             // nil: no callbacks
 	from      address
+	about     *about
 	first     message.Room // what a frame without a room means; "": the URL named none
 
 	// the reader's
@@ -42,8 +43,7 @@ type session struct {
 	greeted bool   // a handler has run
 
 	// the handler's, of which there is one at a time
-	use    *usage // nil until the session sends something
-	grants *auth.Grants
+	use *usage // nil until the session sends something
 
 	// the wheel's, under its lock
 	linked     bool
@@ -59,6 +59,7 @@ type session struct {
 	partAt  atomic.Uint32 // tick at which the message under way began; 0: none, or busy
 	shutAt  atomic.Uint32 // tick at which our side was shut down; 0: it was not
 	pingAt  atomic.Uint32 // tick at which it was written
+	grants  atomic.Pointer[auth.Grants]
 	expires atomic.Uint32 // tick at which the token ends; 0: never
 	warnAt  atomic.Uint32 // tick at which the session is told of it; 0: it was, or never
 	spoke   atomic.Uint32 // tick of the last frame
@@ -126,9 +127,7 @@ func (s *session) Shut(code int) {
 
 // Release implements hub.Writer.
 func (s *session) Release() {
-	if s.here != nil {
-		s.here.Close()
-	}
+	s.absent()
 	if s.conn != nil {
 		s.conn.released()
 	}
@@ -138,6 +137,16 @@ func (s *session) Release() {
 	}
 	s.closeFD()
 	s.e.departed(s)
+}
+
+// absent ends what counts the session.
+func (s *session) absent() {
+	if s.here != nil {
+		s.here.Close()
+	}
+	if s.about.claim != nil {
+		s.about.claim.Close()
+	}
 }
 
 // cut ends the session without waiting for anything.

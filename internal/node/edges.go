@@ -27,7 +27,7 @@ type edges struct {
 }
 
 // NewEdge adds a way in, an http.Handler with sessions of its own; the Config's Node, History and Hooks are the node's
-// unless given, its Presence always is.
+// unless given, its Presence, Revoked, Claims and Trim always are.
 // An edge made before Run lets sessions in once Ready is closed, one made while Run is under way when NewEdge returns. At
 // any other time it answers 503.
 func (n *Node) NewEdge(cfg edge.Config, logger *slog.Logger) (*edge.Edge, error) {
@@ -43,6 +43,7 @@ func (n *Node) NewEdge(cfg edge.Config, logger *slog.Logger) (*edge.Edge, error)
 	if !n.cfg.NoPresence {
 		cfg.Presence = n.presence
 	}
+	cfg.Revoked, cfg.Claims, cfg.Trim = n.revocations.revoked, n.presence, n.trim
 	e, err := edge.New(cfg, n.hub, sessions{n.publish}, n.minter, logger)
 	if err == nil {
 		err = n.edges.add(e, cfg.MaxSessions)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/control"
 	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
@@ -36,6 +37,8 @@ type Config struct {
 	Hooks *hooks.Chain
 	// DrainWindow is the time over which Drain spreads the sessions' ends; default 15 s.
 	DrainWindow time.Duration
+	// Host and Version tell operators what runs where.
+	Host, Version string
 }
 
 const defaultDrainWindow = 15 * time.Second
@@ -51,6 +54,10 @@ type Node struct {
 	publish  *publish.Publisher
 	edges    edges
 	ready    chan struct{}
+	started  time.Time
+
+	control     *control.Asker
+	revocations *revocations
 }
 
 // New composes a node over the embedded broker. It starts nothing, and nobody can come in before NewEdge.
@@ -61,7 +68,7 @@ func New(cfg Config, logger *slog.Logger) *Node {
 	if cfg.Number == 0 {
 		cfg.Number = NewNumber()
 	}
-	n := &Node{cfg: cfg, name: NameOf(cfg.Number), minter: message.NewMinter(cfg.Number), ready: make(chan struct{})}
+	n := &Node{cfg: cfg, name: NameOf(cfg.Number), minter: message.NewMinter(cfg.Number), ready: make(chan struct{}), started: time.Now()}
 	if cfg.Memory.NodeID == "" {
 		cfg.Memory.NodeID = n.name
 	}
@@ -75,8 +82,14 @@ func New(cfg Config, logger *slog.Logger) *Node {
 	}
 	n.hub = hub.New(cfg.Hub, n.broker, n.minter, logger)
 	n.publish = publish.New(cfg.Publish, n.hub, n.broker, n.minter, logger)
+	n.control = control.NewAsker(n.broker, answers{n}.Info)
+	n.broker.Serve(control.Serve(answers{n}, logger))
+	n.revocations = &revocations{bus: n.broker, end: n.edges.endRevoked, log: logger.With("component", "node"), news: make(chan struct{}, 1)}
 	return n
 }
+
+// Revoked has the node read the revocations, unless it knows those of this version. It does not wait.
+func (n *Node) Revoked(version uint64) { n.revocations.changed(version) }
 
 // NewNumber draws a node's number. It is random: a quick restart must not repeat identities that members saw.
 func NewNumber() uint16 { return 1 + uint16(rand.Uint32N(1<<16-1)) }
@@ -133,12 +146,14 @@ func (n *Node) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		n.revocations.first(ctx)
 		ectx, endEdge := context.WithCancel(ctx)
 		hg, hctx := errgroup.WithContext(hubCtx)
 		hg.Go(func() error {
 			defer endEdge() // sessions do not outlive their hub
 			return part("hub", n.hub.Run(hctx))
 		})
+		hg.Go(func() error { n.revocations.run(ectx); return nil })
 		hg.Go(func() error {
 			defer endHub()
 			return part("edge", n.edges.run(ectx, func() { close(n.ready) }))

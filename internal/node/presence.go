@@ -30,7 +30,7 @@ func render(u presence.Update) []byte {
 
 // elsewhere tells of users whether they have sessions now, on whatever node.
 func (n *Node) elsewhere(ctx context.Context, users []string) ([]bool, error) {
-	found, _, err := n.presence.Users(ctx, users, false)
+	found, _, err := n.presence.Users(ctx, users)
 	there := make([]bool, len(found))
 	for i := range found {
 		there[i] = found[i].Sessions > 0

@@ -32,7 +32,7 @@ func (p *Presence) Claim(ctx context.Context, own presence.Field, most int) (tak
 	ctx, cancel := context.WithTimeout(ctx, p.opts.CallTimeout)
 	defer cancel()
 	args := []string{
-		p.lease.name(), seconds(p.cfg.TTL), string(appendState(nil, &own.State)), strconv.Itoa(int(own.Sessions)), strconv.Itoa(most),
+		p.inc, seconds(p.cfg.TTL), string(appendState(nil, &own.State)), strconv.Itoa(int(own.Sessions)), strconv.Itoa(most),
 	}
 	key := p.keys.users(p.keys.channel(message.UserRoom(own.User)))
 	for {

@@ -15,6 +15,7 @@ import (
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/control"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/presence"
@@ -63,6 +64,7 @@ var table = []outcome{
 	{message.ErrInvalid, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_ARGUMENT_INVALID, "", 0},
 	{errTooMany, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_TOO_MANY_ITEMS, "", 0},
 	{errPosition, codes.InvalidArgument, realtimev1.ErrorReason_ERROR_REASON_POSITION_INVALID, "", 0},
+	{control.ErrNotFound, codes.NotFound, realtimev1.ErrorReason_ERROR_REASON_NOT_FOUND, "no such session or node: it has ended, or another service has it", 0},
 	{errOff, codes.FailedPrecondition, realtimev1.ErrorReason_ERROR_REASON_FEATURE_OFF, "turned off by configuration", 0},
 	{errCredential, codes.Unauthenticated, realtimev1.ErrorReason_ERROR_REASON_CREDENTIAL_INVALID, "no or unknown credential: send the metadata authorization: Bearer KEY", 0},
 	{errScope, codes.PermissionDenied, realtimev1.ErrorReason_ERROR_REASON_SCOPE_MISSING, "the credential does not allow this", 0},

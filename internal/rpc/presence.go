@@ -17,16 +17,17 @@ import (
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/control"
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/presence"
 )
 
 const (
 	defaultUsers = 500
-	maxUsers     = 5000 // of a page
-	maxRooms     = 1000 // of a call, and of a page
-	maxAsked     = 1000 // users of GetUsers
-	maxWithRooms = 100  // of these, if their rooms are asked for
+	maxUsers     = 5000             // of a page
+	maxRooms     = 1000             // of a call, and of a page
+	maxAsked     = 1000             // users of GetUsers
+	maxWithRooms = control.MaxUsers // of these, if their rooms are asked for
 	// encodedPages is how many pages of users are kept encoded: the busy ones. At most 300 KiB each in ordinary use.
 	encodedPages = 64
 	// latestAtOnce is how many rooms of a listing are asked for their newest message at once.
@@ -38,6 +39,7 @@ type presences struct {
 	realtimev1.UnimplementedPresenceServiceServer
 	presence *presence.Presence
 	broker   broker.Broker
+	ask      *control.Asker
 	pages    *lru.Cache[pageKey, encodedPage]
 }
 
@@ -55,7 +57,7 @@ type encodedPage struct {
 
 func newPresences(p Parts) *presences {
 	pages, _ := lru.New[pageKey, encodedPage](encodedPages) // it fails only for a size below 1
-	return &presences{presence: p.Presence, broker: p.Broker, pages: pages}
+	return &presences{presence: p.Presence, broker: p.Broker, ask: p.Control, pages: pages}
 }
 
 // GetPresence lists a room's users by id. A page is encoded once for all that ask for it until the room changes: the answer
@@ -142,14 +144,22 @@ func (s *presences) GetUsers(ctx context.Context, req *realtimev1.GetUsersReques
 	if err := checkUsers("user_ids", req.GetUserIds(), limit); err != nil {
 		return nil, err
 	}
-	users, fresh, err := s.presence.Users(ctx, req.GetUserIds(), req.GetIncludeRooms())
+	users, fresh, err := s.presence.Users(ctx, req.GetUserIds())
 	if err != nil {
 		return nil, fmt.Errorf("presence: %w", err)
 	}
+	rooms := make([][]message.Room, len(users))
+	if req.GetIncludeRooms() {
+		var unreached []string
+		if rooms, unreached, err = s.ask.RoomsOf(ctx, req.GetUserIds()); err != nil {
+			return nil, err
+		}
+		fresh.Approximate = fresh.Approximate || len(unreached) > 0
+	}
 	resp := &realtimev1.GetUsersResponse{Freshness: freshness(fresh)}
-	for _, u := range users {
+	for i, u := range users {
 		m := &realtimev1.UserPresence{UserId: u.ID, Status: statusOf(u.Status), LastSeen: stamp(u.LastSeen), SessionCount: int32(u.Sessions)}
-		for _, room := range u.Rooms {
+		for _, room := range rooms[i][:min(len(rooms[i]), presence.MaxRooms)] {
 			m.Rooms = append(m.Rooms, string(room))
 		}
 		resp.Users = append(resp.Users, m)

@@ -22,7 +22,9 @@ import (
 	"google.golang.org/grpc/stats"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/control"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/presence"
 	"github.com/slack5/realtime/internal/publish"
@@ -39,6 +41,8 @@ type Config struct {
 	Keys [][]byte
 	// Rate is how many publishes a second each identity may send, as many at once; 0: any.
 	Rate int
+	// TokenLifetime is the longest life of a session's token: so long a revocation stands; default 24 h.
+	TokenLifetime time.Duration
 }
 
 const (
@@ -79,6 +83,7 @@ type Parts struct {
 	Broker    broker.Broker
 	Hub       *hub.Hub
 	Presence  *presence.Presence // nil: turned off
+	Control   *control.Asker
 }
 
 // New makes a Server over a node's parts. It serves nothing yet, but has goroutines that wait for calls: Shutdown ends them. Streams live on
@@ -89,6 +94,9 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	}
 	if cfg.ConnectionAge == 0 {
 		cfg.ConnectionAge = defaultAge
+	}
+	if cfg.TokenLifetime == 0 {
+		cfg.TokenLifetime = auth.DefaultMaxLifetime
 	}
 	logger = logger.With("component", "rpc")
 	door := newDoorman(cfg.Keys, cfg.Rate, logger)
@@ -119,7 +127,7 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	} else {
 		realtimev1.RegisterPresenceServiceServer(s.grpc, newPresences(p))
 	}
-	realtimev1.RegisterControlServiceServer(s.grpc, realtimev1.UnimplementedControlServiceServer{})
+	realtimev1.RegisterControlServiceServer(s.grpc, &controls{ask: p.Control, log: logger, lifetime: cfg.TokenLifetime + auth.Leeway})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	s.SetServing(false)
 	if cfg.Reflection {

@@ -145,7 +145,7 @@ func serve(t testing.TB, cfg Config, p *publish.Publisher) *served {
 // serveNode serves a whole node.
 func serveNode(t testing.TB, cfg Config, n *node.Node) *served {
 	t.Helper()
-	return serveParts(t, cfg, Parts{Publisher: n.Publisher(), Broker: n.Broker(), Hub: n.Hub(), Presence: n.Presence()}, nil)
+	return serveParts(t, cfg, Parts{Publisher: n.Publisher(), Broker: n.Broker(), Hub: n.Hub(), Presence: n.Presence(), Control: n.Control()}, nil)
 }
 
 // serveParts lets a test change who callers are.

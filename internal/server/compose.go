@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -55,6 +56,7 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		NoPresence:  !c.Presence,
 		Hooks:       s.hooks,
 		DrainWindow: max(c.DrainWindow, 1), // 0 would be the default
+		Host:        hostname(), Version: Version(),
 	}, s.log)
 	if s.sessions, err = s.node.NewEdge(edgeConfig, s.log); err != nil {
 		return err
@@ -68,7 +70,7 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 	if err := s.instrumentHooks(meter); err != nil {
 		return err
 	}
-	calls := rpc.Config{Reflection: c.Dev, Rate: c.GRPCRateLimit(), Stats: s.telemetry.Calls(), TLS: grpcTLS}
+	calls := rpc.Config{Reflection: c.Dev, Rate: c.GRPCRateLimit(), Stats: s.telemetry.Calls(), TLS: grpcTLS, TokenLifetime: c.JWTMaxLifetime}
 	for _, k := range c.GRPCKey {
 		secret, err := k.Read(config.MinGRPCKey)
 		if err != nil {
@@ -76,7 +78,7 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		}
 		calls.Keys = append(calls.Keys, []byte(secret))
 	}
-	parts := rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub()}
+	parts := rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub(), Control: s.node.Control()}
 	if c.Presence {
 		parts.Presence = s.node.Presence()
 	}
@@ -85,6 +87,15 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		return err
 	}
 	return s.instrumentRPC(meter)
+}
+
+// hostname is the host's or pod's; empty: it is not to be had.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 // edgeHandler serves sessions, and in development the demo page. It routes by itself: a mux would clean and redirect paths.

@@ -236,7 +236,7 @@ func (c *contract) alter(s *Server) {
 	})
 	ctx := context.WithoutCancel(c.t.Context())
 	s.rpc.Shutdown(ctx)
-	s.rpc = rpc.New(ctx, rpc.Config{}, rpc.Parts{Publisher: s.node.Publisher(), Broker: faulty{s.node.Broker()}, Hub: s.node.Hub(), Presence: s.node.Presence()}, s.log)
+	s.rpc = rpc.New(ctx, rpc.Config{}, rpc.Parts{Publisher: s.node.Publisher(), Broker: faulty{s.node.Broker()}, Hub: s.node.Hub(), Presence: s.node.Presence(), Control: s.node.Control()}, s.log)
 }
 
 // faulty is a broker with a room that cannot be read.

@@ -22,7 +22,8 @@ func (s *Server) edgeConfig() (edge.Config, error) {
 		MaxSessions: s.sessionCap(), Origins: c.Origin, LoopbackOrigins: c.Dev,
 		NoQueryToken: !c.QueryToken, AwayAfter: c.PresenceAway, HookHeaders: c.HooksHeader,
 		Hosts: c.Host, TrustedProxies: c.TrustedProxy, MaxRooms: c.SessionRooms, AssemblyTimeout: c.MessageTimeout, Limits: limitsOf(&c.Limits),
-		Types: make(map[message.Type]edge.TypeConfig),
+		RefuseSessions: c.MaxSessionsPolicy == "refuse",
+		Types:          make(map[message.Type]edge.TypeConfig),
 	}
 	if c.PresenceAway == 0 {
 		e.AwayAfter = -1 // 0 would be the default

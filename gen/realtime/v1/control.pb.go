@@ -28,7 +28,7 @@ const (
 type NodeState int32
 
 const (
-	// Never sent.
+	// It is alive, but did not answer: only its id is known.
 	NodeState_NODE_STATE_UNSPECIFIED NodeState = 0
 	// All is well.
 	NodeState_NODE_STATE_SERVING NodeState = 1
@@ -912,8 +912,8 @@ type Revocation struct {
 	//	*Revocation_TokenId
 	//	*Revocation_AllUsers
 	Target isRevocation_Target `protobuf_oneof:"target"`
-	// Only tokens with iat before this (or without iat); absent: now. A newer token is accepted: to ban a user, stop issuing tokens
-	// or set this into the future.
+	// Only tokens with iat before this (or without iat); absent: now, of a token_id: whenever it was issued. A newer token is accepted:
+	// to ban a user, stop issuing tokens or set this into the future.
 	IssuedBefore *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=issued_before,json=issuedBefore,proto3" json:"issued_before,omitempty"`
 	// When the entry may be forgotten; absent: after the maximum token lifetime.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`

@@ -39,7 +39,7 @@ const (
 // Acts on sessions, wherever they are. Every call is logged with the caller's identity. Calls reach nodes through the broker:
 // `unreached_nodes` names those that did not answer within 2 s.
 type ControlServiceClient interface {
-	// Closes sessions with a code that tells whether they may come back.
+	// Closes sessions with a code that tells whether they may come back. NOT_FOUND for a session_id that no node has.
 	Disconnect(ctx context.Context, in *DisconnectRequest, opts ...grpc.CallOption) (*DisconnectResponse, error)
 	// Adds a user's live sessions to rooms, past grants and hooks.
 	// Not remembered: for future sessions use the OnConnect hook or the token.
@@ -165,7 +165,7 @@ func (c *controlServiceClient) GetNode(ctx context.Context, in *GetNodeRequest, 
 // Acts on sessions, wherever they are. Every call is logged with the caller's identity. Calls reach nodes through the broker:
 // `unreached_nodes` names those that did not answer within 2 s.
 type ControlServiceServer interface {
-	// Closes sessions with a code that tells whether they may come back.
+	// Closes sessions with a code that tells whether they may come back. NOT_FOUND for a session_id that no node has.
 	Disconnect(context.Context, *DisconnectRequest) (*DisconnectResponse, error)
 	// Adds a user's live sessions to rooms, past grants and hooks.
 	// Not remembered: for future sessions use the OnConnect hook or the token.
