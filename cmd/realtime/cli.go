@@ -26,6 +26,13 @@ type cli struct {
 	Subscribe   subscribe   `cmd:"" help:"Print what is published to rooms, as it comes."`
 	History     history     `cmd:"" help:"Print what a room keeps, oldest first."`
 	Presence    presence    `cmd:"" help:"Print who is in a room, how users are, or which rooms there are."`
+	Sessions    sessions    `cmd:"" help:"Print who is connected, in which rooms, and how far behind."`
+	Disconnect  disconnect  `cmd:"" help:"Close sessions."`
+	Join        join        `cmd:"" help:"Put a user's sessions into rooms."`
+	Leave       leave       `cmd:"" help:"Take a user's sessions out of rooms."`
+	Revoke      revoke      `cmd:"" help:"Make tokens invalid and end their sessions; print what is revoked."`
+	Nodes       nodes       `cmd:"" help:"Print the nodes that are alive."`
+	Trace       trace       `cmd:"" help:"Print what became of a message: who has been handed it."`
 	Token       token       `cmd:"" help:"Make a token for a user's session."`
 	Bench       benchCmd    `cmd:"" help:"Hold many sessions, publish, and judge what they get: speed, loss, repetition, order."`
 	Config      showConfig  `cmd:"" help:"Check the options of serve and print them as a file for --config."`

@@ -22,6 +22,7 @@ type fake struct {
 	realtimev1.UnimplementedPublisherServiceServer
 	realtimev1.UnimplementedSubscriberServiceServer
 	realtimev1.UnimplementedPresenceServiceServer
+	realtimev1.UnimplementedControlServiceServer
 	t   *testing.T
 	key string // what each call must bear; "": none
 
@@ -35,6 +36,7 @@ type fake struct {
 	getPresence   func(*realtimev1.GetPresenceRequest) (*realtimev1.GetPresenceResponse, error)
 	getUsers      func(*realtimev1.GetUsersRequest) (*realtimev1.GetUsersResponse, error)
 	listRooms     func(*realtimev1.ListRoomsRequest) (*realtimev1.ListRoomsResponse, error)
+	controlled
 	watchPresence func(*realtimev1.WatchPresenceRequest, grpc.ServerStreamingServer[realtimev1.WatchPresenceResponse]) error
 }
 
@@ -50,6 +52,7 @@ func (f *fake) serve(t *testing.T, options ...grpc.ServerOption) string {
 	realtimev1.RegisterPublisherServiceServer(s, f)
 	realtimev1.RegisterSubscriberServiceServer(s, f)
 	realtimev1.RegisterPresenceServiceServer(s, f)
+	realtimev1.RegisterControlServiceServer(s, f)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
 	t.Cleanup(func() {

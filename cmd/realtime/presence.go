@@ -64,9 +64,9 @@ type table struct {
 	err  error
 }
 
-func (p *presence) table(e *env, columns ...string) *table {
+func (d *dial) table(e *env, columns ...string) *table {
 	t := &table{rows: tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)}
-	if p.JSON {
+	if d.JSON {
 		t.json = e
 	}
 	t.row(nil, columns...)
