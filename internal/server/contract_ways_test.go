@@ -18,7 +18,7 @@ import (
 // ways tells for each name of the contract what makes it be seen. A way returns when it has done its part.
 func (c *contract) ways() map[string]func(*testing.T) {
 	all := make(map[string]func(*testing.T))
-	for _, ways := range []map[string]func(*testing.T){c.calls(), c.events(), c.errors(), c.closes(), c.refusals(), c.hooked()} {
+	for _, ways := range []map[string]func(*testing.T){c.calls(), c.operations(), c.events(), c.errors(), c.closes(), c.refusals(), c.hooked()} {
 		maps.Copy(all, ways)
 	}
 	return all
