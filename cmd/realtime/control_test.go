@@ -168,14 +168,14 @@ func TestOperatorsCloseAndPlaceSessions(t *testing.T) {
 			[]string{"disconnect", "--session=s1", "--code=4501", "--reason=spam"},
 			&realtimev1.DisconnectRequest{Target: &realtimev1.DisconnectRequest_SessionId{SessionId: "s1"}, Code: 4501, Reason: "spam"}, "closed 2\n",
 		},
-		"join":              {[]string{"join", "alice", "a", "b"}, &realtimev1.JoinRequest{UserId: "alice", Rooms: []string{"a", "b"}}, "joined 3\n"},
-		"leave":             {[]string{"leave", "alice", "a"}, &realtimev1.LeaveRequest{UserId: "alice", Rooms: []string{"a"}}, "reached 4\n"},
-		"revoke a user":     {[]string{"revoke", "--user=alice"}, &realtimev1.RevokeRequest{Revocation: &realtimev1.Revocation{Target: &realtimev1.Revocation_UserId{UserId: "alice"}}}, "ended 5\n"},
-		"revoke a token":    {[]string{"revoke", "--token-id=t1"}, &realtimev1.RevokeRequest{Revocation: &realtimev1.Revocation{Target: &realtimev1.Revocation_TokenId{TokenId: "t1"}}}, "ended 5\n"},
-		"revoke everyone":   {[]string{"revoke", "--all", "--issued-before=2026-01-15T10:30:00Z"}, &realtimev1.RevokeRequest{Revocation: everyone}, "ended 5\n"},
-		"take it back":      {[]string{"revoke", "--user=alice", "--undo"}, &realtimev1.UnrevokeRequest{Revocation: &realtimev1.Revocation{Target: &realtimev1.Revocation_UserId{UserId: "alice"}}}, ""},
-		"as JSON":           {[]string{"join", "--json", "alice", "a"}, &realtimev1.JoinRequest{UserId: "alice", Rooms: []string{"a"}}, `{"sessionCount":3}` + "\n"},
-		"take all back":     {[]string{"revoke", "--all", "--undo"}, &realtimev1.UnrevokeRequest{Revocation: &realtimev1.Revocation{Target: everyone.GetTarget()}}, ""},
+		"join":            {[]string{"join", "alice", "a", "b"}, &realtimev1.JoinRequest{UserId: "alice", Rooms: []string{"a", "b"}}, "joined 3\n"},
+		"leave":           {[]string{"leave", "alice", "a"}, &realtimev1.LeaveRequest{UserId: "alice", Rooms: []string{"a"}}, "reached 4\n"},
+		"revoke a user":   {[]string{"revoke", "--user=alice"}, &realtimev1.RevokeRequest{Revocation: &realtimev1.Revocation{Target: &realtimev1.Revocation_UserId{UserId: "alice"}}}, "ended 5\n"},
+		"revoke a token":  {[]string{"revoke", "--token-id=t1"}, &realtimev1.RevokeRequest{Revocation: &realtimev1.Revocation{Target: &realtimev1.Revocation_TokenId{TokenId: "t1"}}}, "ended 5\n"},
+		"revoke everyone": {[]string{"revoke", "--all", "--issued-before=2026-01-15T10:30:00Z"}, &realtimev1.RevokeRequest{Revocation: everyone}, "ended 5\n"},
+		"take it back":    {[]string{"revoke", "--user=alice", "--undo"}, &realtimev1.UnrevokeRequest{Revocation: &realtimev1.Revocation{Target: &realtimev1.Revocation_UserId{UserId: "alice"}}}, ""},
+		"as JSON":         {[]string{"join", "--json", "alice", "a"}, &realtimev1.JoinRequest{UserId: "alice", Rooms: []string{"a"}}, `{"sessionCount":3}` + "\n"},
+		"take all back":   {[]string{"revoke", "--all", "--undo"}, &realtimev1.UnrevokeRequest{Revocation: &realtimev1.Revocation{Target: everyone.GetTarget()}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked = nil

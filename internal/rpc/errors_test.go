@@ -18,6 +18,7 @@ import (
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/broker"
+	"github.com/slack5/realtime/internal/control"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
 	"github.com/slack5/realtime/internal/presence"
@@ -70,6 +71,7 @@ var sentinels = []struct {
 	{message.ErrTooLarge, told{Code: codes.InvalidArgument, Reason: "realtime/DATA_TOO_LARGE"}},
 	{message.ErrInvalidUser, told{Code: codes.InvalidArgument, Reason: "realtime/USER_INVALID"}},
 	{message.ErrInvalid, told{Code: codes.InvalidArgument, Reason: "realtime/ARGUMENT_INVALID"}},
+	{control.ErrNotFound, told{Code: codes.NotFound, Reason: "realtime/NOT_FOUND"}},
 	{errOff, told{Code: codes.FailedPrecondition, Reason: "realtime/FEATURE_OFF"}},
 	{errTooMany, told{Code: codes.InvalidArgument, Reason: "realtime/TOO_MANY_ITEMS"}},
 	{errPosition, told{Code: codes.InvalidArgument, Reason: "realtime/POSITION_INVALID"}},
