@@ -66,6 +66,14 @@ type Serve struct {
 	HistoryTTL     time.Duration `name:"history-ttl" default:"15m" help:"How long a message is kept."`
 	IdempotencyTTL time.Duration `name:"idempotency-ttl" default:"5m" help:"How long an idempotency key is remembered."`
 
+	RedisURL        Secret            `name:"redis-url" env:"REALTIME_REDIS_URL,REDIS_URL" placeholder:"URL" help:"Redis that nodes share rooms through: HOST:PORT, redis://[USER:PASSWORD@]HOST:PORT[/DB], or rediss:// for TLS; with Sentinels ?addr=HOST:PORT&master_set=NAME. Empty: this node is alone, its history in its memory."`
+	RedisTLSCA      string            `name:"redis-tls-ca" placeholder:"FILE" help:"Certificates, PEM, that vouch for Redis instead of the system's."`
+	RedisPrefix     string            `placeholder:"TEXT" help:"Stands before all keys and channels, so that several services share a Redis."`
+	RedisWait       time.Duration     `default:"0s" help:"At the start, wait for Redis so long before anybody is let in; then, or at once with 0, go on without it until it is there."`
+	Degraded        string            `default:"local" enum:"local,reject" help:"While Redis is away: local takes messages for this node's sessions and stores them afterwards, reject refuses them."`
+	DegradedRoom    map[string]string `placeholder:"ROOM=MODE" help:"The same for some rooms: ROOM is a name, or a prefix and *. Repeatable."`
+	ReadyNeedsRedis bool              `help:"Not ready while Redis is away, whatever --degraded says: if all nodes share a balancer, none of them is ready then."`
+
 	DrainTimeout time.Duration `default:"25s" help:"From SIGTERM to the end, at most."`
 	DrainDelay   time.Duration `default:"5s" help:"Of it: unready, but still serving, until load balancers have noticed. None with --dev."`
 	DrainWindow  time.Duration `default:"15s" help:"Of it: sessions are closed one after the other."`

@@ -43,7 +43,7 @@ func TestDefaultsAreThoseOfTheDocuments(t *testing.T) {
 		JWTMaxLifetime: 24 * time.Hour, QueryToken: true,
 		Presence: true, PresenceGrace: 8 * time.Second, PresenceAway: 5 * time.Minute, PresenceCountsAbove: 1000, MaxSessionsPolicy: "replace",
 		MaxSessions: 10_000, SndbufBytes: 64 << 10, Limits: usualLimits(), MaxData: 64 << 10, LogBytes: 256 << 20,
-		MemoryBytes: 512 << 20, HistorySize: 10_000, HistoryTTL: 15 * time.Minute, IdempotencyTTL: 5 * time.Minute,
+		MemoryBytes: 512 << 20, HistorySize: 10_000, HistoryTTL: 15 * time.Minute, IdempotencyTTL: 5 * time.Minute, Degraded: "local",
 		DrainTimeout: 25 * time.Second, DrainDelay: 5 * time.Second, DrainWindow: 15 * time.Second, TimerSlack: 2 * time.Millisecond, LogLevel: slog.LevelInfo,
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -57,8 +57,12 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 	for _, f := range parser(t, &g).Model.Children[0].Flags {
 		names = append(names, f.Name)
 		want := "REALTIME_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if !slices.Equal(f.Envs, []string{want}) {
-			t.Errorf("--%s is read from %v, want %s", f.Name, f.Envs, want)
+		all := []string{want}
+		if f.Name == "redis-url" {
+			all = append(all, "REDIS_URL") // as platforms name it
+		}
+		if !slices.Equal(f.Envs, all) {
+			t.Errorf("--%s is read from %v, want %v", f.Name, f.Envs, all)
 		}
 		if f.Help == "" {
 			t.Errorf("--%s has no help", f.Name)
@@ -72,7 +76,8 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 		"session-rooms", "session-frames", "session-bytes", "session-pings", "session-subscribes", "session-statuses", "session-controls", "session-fragments", "session-buffer", "message-timeout",
 		"user-frames", "user-bytes", "user-new-rooms", "user-sessions",
 		"address-frames", "address-bytes", "address-sessions", "address-handshakes", "address-failures", "handshakes", "max-data", "log-bytes",
-		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl", "drain-timeout", "drain-delay", "drain-window",
+		"memory-bytes", "history-size", "history-ttl", "idempotency-ttl",
+		"redis-url", "redis-tls-ca", "redis-prefix", "redis-wait", "degraded", "degraded-room", "ready-needs-redis", "drain-timeout", "drain-delay", "drain-window",
 		"timer-slack", "log-level", "pprof",
 	}
 	if d := cmp.Diff(want, names); d != "" {
@@ -179,6 +184,11 @@ func TestWhatIsWrongIsNamedByItsOption(t *testing.T) {
 		"no memory":                       {func(c *Serve) { c.MemoryBytes = 0 }, "--memory-bytes"},
 		"a log budget one byte too small": {func(c *Serve) { c.LogBytes-- }, "--log-bytes"},
 		"a send buffer too small":         {func(c *Serve) { c.SndbufBytes-- }, "--sndbuf-bytes"},
+		"a CA for no Redis":               {func(c *Serve) { c.RedisTLSCA = "a" }, "--redis-tls-ca"},
+		"a Redis needed and not there":    {func(c *Serve) { c.ReadyNeedsRedis = true }, "--ready-needs-redis"},
+		"a prefix that marks a slot":      {func(c *Serve) { c.RedisPrefix = "{a}" }, "--redis-prefix"},
+		"a wait into the past":            {func(c *Serve) { c.RedisWait = -1 }, "--redis-wait"},
+		"a mode that is none":             {func(c *Serve) { c.DegradedRoom = map[string]string{"a": "ignore"} }, "--degraded-room"},
 		"no time to drain":                {func(c *Serve) { c.DrainTimeout, c.DrainDelay, c.DrainWindow = 0, 0, 0 }, "--drain-timeout"},
 		"a drain longer than its bound":   {func(c *Serve) { c.DrainWindow++ }, "--drain-window"},
 		"an edge certificate alone":       {func(c *Serve) { c.EdgeTLSCert = "a" }, "--edge-tls-key"},

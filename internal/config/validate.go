@@ -33,6 +33,7 @@ func (c *Serve) Validate() error {
 	c.checkHooks(&p)
 	c.checkSizes(&p)
 	c.Limits.check(&p)
+	c.checkRedis(&p)
 	return errors.Join(p...)
 }
 
