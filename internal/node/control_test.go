@@ -202,7 +202,7 @@ func (a *absent) Revocations(ctx context.Context) ([]broker.Revocation, uint64, 
 
 func TestNobodyIsLetInBeforeTheRevocationsAreRead(t *testing.T) {
 	n := compose(t)
-	a := &absent{Broker: n.broker, list: []broker.Revocation{revoked("alice")}}
+	a := &absent{Broker: n.bus, list: []broker.Revocation{revoked("alice")}}
 	a.fails.Store(3)
 	n.revocations.bus = a
 	r := start(t, n, withTokens())

@@ -35,7 +35,7 @@ func (n *Node) NewEdge(cfg edge.Config, logger *slog.Logger) (*edge.Edge, error)
 		cfg.Node = n.name
 	}
 	if cfg.History == nil {
-		cfg.History = n.broker.History
+		cfg.History = n.bus.History
 	}
 	if cfg.Hooks == nil {
 		cfg.Hooks = n.cfg.Hooks

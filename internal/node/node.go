@@ -48,7 +48,8 @@ type Node struct {
 	cfg      Config
 	name     string
 	minter   *message.Minter
-	broker   broker.Broker
+	bus      *bus
+	store    *store
 	presence *presence.Presence
 	hub      *hub.Hub
 	publish  *publish.Publisher
@@ -57,8 +58,15 @@ type Node struct {
 	started  time.Time
 
 	control     *control.Asker
+	answer      func(context.Context, broker.Request) broker.Reply // to what other nodes ask
 	revocations *revocations
 }
+
+// bus and store are what Use exchanges: the parts that were made before it have them already.
+type (
+	bus   struct{ broker.Broker }
+	store struct{ presence.Store }
+)
 
 // New composes a node over the embedded broker. It starts nothing, and nobody can come in before NewEdge.
 func New(cfg Config, logger *slog.Logger) *Node {
@@ -75,16 +83,17 @@ func New(cfg Config, logger *slog.Logger) *Node {
 	if cfg.Memory.Logger == nil {
 		cfg.Memory.Logger = logger
 	}
-	n.broker = broker.NewMemory(cfg.Memory)
-	n.presence = presence.New(cfg.Presence, presence.NewMemory(presence.MemoryConfig{}), n.announce, logger)
+	n.bus, n.store = &bus{broker.NewMemory(cfg.Memory)}, &store{presence.NewMemory(presence.MemoryConfig{})}
+	n.presence = presence.New(cfg.Presence, n.store, n.announce, logger)
 	if !cfg.NoPresence {
 		cfg.Hub.Count = n.count
 	}
-	n.hub = hub.New(cfg.Hub, n.broker, n.minter, logger)
-	n.publish = publish.New(cfg.Publish, n.hub, n.broker, n.minter, logger)
-	n.control = control.NewAsker(n.broker, answers{n}.Info)
-	n.broker.Serve(control.Serve(answers{n}, logger))
-	n.revocations = &revocations{bus: n.broker, end: n.edges.endRevoked, log: logger.With("component", "node"), news: make(chan struct{}, 1)}
+	n.hub = hub.New(cfg.Hub, n.bus, n.minter, logger)
+	n.publish = publish.New(cfg.Publish, n.hub, n.bus, n.minter, logger)
+	n.control = control.NewAsker(n.bus, answers{n}.Info)
+	n.answer = control.Serve(answers{n}, logger)
+	n.bus.Serve(n.answer)
+	n.revocations = &revocations{bus: n.bus, end: n.edges.endRevoked, log: logger.With("component", "node"), news: make(chan struct{}, 1)}
 	return n
 }
 
@@ -100,11 +109,20 @@ func NameOf(number uint16) string { return strconv.FormatUint(uint64(number), 36
 // Name is the node's name, as in ids, logs and `welcome`.
 func (n *Node) Name() string { return n.name }
 
+// Minter makes the low halves of ids: all that are made on this node.
+func (n *Node) Minter() *message.Minter { return n.minter }
+
+// Use puts another broker and store of presence in the embedded ones' place. It is called before Run, while nobody publishes.
+func (n *Node) Use(b broker.Broker, s presence.Store) {
+	n.bus.Broker, n.store.Store = b, s
+	b.Serve(n.answer)
+}
+
 // Publisher is the way in.
 func (n *Node) Publisher() *publish.Publisher { return n.publish }
 
 // Broker is the bus.
-func (n *Node) Broker() broker.Broker { return n.broker }
+func (n *Node) Broker() broker.Broker { return n.bus }
 
 // Hub delivers.
 func (n *Node) Hub() *hub.Hub { return n.hub }
@@ -134,7 +152,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return part("hooks", n.cfg.Hooks.Run(hooksCtx, n.elsewhere))
 	})
 	up := make(chan struct{})
-	g.Go(func() error { return part("broker", n.broker.Run(brokerCtx, n.hub, func() { close(up) })) })
+	g.Go(func() error { return part("broker", n.bus.Run(brokerCtx, n.hub, func() { close(up) })) })
 	g.Go(func() error {
 		defer func() { // the sessions have ended: their ends are told while it can be asked who else is there
 			endHooks()
@@ -170,5 +188,9 @@ func part(name string, err error) error {
 	return nil
 }
 
-// Drain lets nobody in any more, and ends all sessions over the window; what is left when ctx ends is cut.
-func (n *Node) Drain(ctx context.Context) { n.edges.drain(ctx, n.cfg.DrainWindow) }
+// Drain lets nobody in any more, and ends all sessions over the window; what is left when ctx ends is cut. On other nodes this
+// node's users stand as they stood until the grace is over: who comes back there has never left.
+func (n *Node) Drain(ctx context.Context) {
+	n.edges.drain(ctx, n.cfg.DrainWindow)
+	n.presence.Leave()
+}

@@ -241,8 +241,8 @@ func (b *breaking) Run(ctx context.Context, s broker.Sink, ready func()) error {
 
 func TestABrokerThatFailsEndsTheNodeWithItsError(t *testing.T) {
 	n := compose(t)
-	broken := &breaking{n.broker, make(chan error)}
-	n.broker = broken
+	broken := &breaking{n.bus.Broker, make(chan error)}
+	n.Use(broken, n.store.Store)
 	r := start(t, n)
 	r.ready()
 	conn := r.dial("general")
@@ -262,7 +262,7 @@ func (never) Run(ctx context.Context, _ broker.Sink, _ func()) error { <-ctx.Don
 
 func TestANodeThatIsNotReadyYetEndsToo(t *testing.T) {
 	n := compose(t)
-	n.broker = never{n.broker}
+	n.Use(never{n.bus.Broker}, n.store.Store)
 	r := start(t, n)
 	select {
 	case <-r.Ready():
