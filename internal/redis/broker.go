@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/message"
 )
@@ -52,6 +54,7 @@ type Config struct {
 	MaxOutbox int64 // bytes of messages kept while Redis is away; above it ErrOverloaded. Default 256 MiB
 	MaxQueued int64 // bytes of messages that wait to be published, in all rooms; above it ErrOverloaded. Default 64 MiB
 
+	Tracer trace.Tracer    // of spans of what Redis is asked; nil: none
 	Minter *message.Minter // makes the ids of what other programs publish; nil: one of its own
 	Rand   mathrand.Source // what is left to chance in the order of things; nil: the runtime's
 }
@@ -132,8 +135,10 @@ type Broker struct {
 	ran                  atomic.Bool
 	wire                 *wire
 	conns                []*conn
+	stats                counters
 	forks                atomic.Int64 // signs that Redis lost something
 	junk, refused, broke limited
+	undone               limited         // what is not missed: it is tried again, or told to who asked
 	root                 context.Context // of publishes, which end by themselves; it is Run's, but outlives it
 	running              context.Context // of what runs as long as Run
 	loops                sync.WaitGroup  // what does
@@ -231,6 +236,7 @@ func (b *Broker) Run(ctx context.Context, s broker.Sink, ready func()) error {
 		return err
 	}
 	b.sink, b.root = s, context.WithoutCancel(ctx)
+	b.stats.reachable(b.elapsed())
 	b.hold()
 	defer b.release(b.root)
 	err := b.connect(ctx)

@@ -19,8 +19,8 @@ const (
 	listedFor = 30 * 24 * time.Hour
 )
 
-// History implements broker.Broker.
-func (b *Broker) History(ctx context.Context, q message.Query) (message.Page, error) {
+// history is History.
+func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, error) {
 	if err := b.usable(ctx); err != nil {
 		return message.Page{}, err
 	}

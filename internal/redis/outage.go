@@ -44,6 +44,7 @@ func (b *Broker) goAway(err error) {
 		return
 	}
 	b.away.Store(true)
+	b.stats.away(b.elapsed())
 	b.log.Warn("redis is away: messages reach this node's sessions alone until it is back", "error", err)
 	b.sink.Degraded("")
 	b.mu.RLock()
@@ -147,6 +148,7 @@ func (b *Broker) flush(ctx context.Context) bool {
 			b.outbox.away, b.outbox.since = false, time.Time{}
 			clear(b.outbox.keys)
 			b.away.Store(false)
+			b.stats.reachable(b.elapsed())
 			b.outbox.mu.Unlock()
 			b.sink.Restored("")
 			return true
@@ -199,6 +201,7 @@ func (o *outbox) drop(name message.Room, n int) {
 
 // unpark stores a batch. If the outcome is unknown, the next try looks for it first.
 func (b *Broker) unpark(ctx context.Context, name message.Room, batch []*parked) bool {
+	ctx, end := b.span(ctx, "redis flush", name)
 	ch := b.keys.channel(name)
 	f := floors{guard: b.delivered(ch)}
 	jobs := make([]*job, len(batch))
@@ -211,6 +214,10 @@ func (b *Broker) unpark(ctx context.Context, name message.Room, batch []*parked)
 	known := b.position(ch)
 	keys, args := b.publishArgs(name, ch, jobs, f)
 	reply, err := b.wire.script(ctx, ScriptPublish, keys, args)
+	end(err)
+	if err != nil {
+		b.stats.publishErrors.Add(1)
+	}
 	switch {
 	case err == nil:
 	case judge(err) == hopeless:

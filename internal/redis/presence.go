@@ -250,6 +250,7 @@ func (p *Presence) Leave() {
 // presenceCounters count what must not happen silently.
 type presenceCounters struct {
 	junk, dropped, outages atomic.Uint64
+	hits, misses, stale    atomic.Uint64 // of what was asked for of rooms
 
 	mu   sync.Mutex
 	told time.Time
@@ -260,11 +261,18 @@ type PresenceStats struct {
 	Junk    uint64 // keys, fields and frames that are not ours in form; they were ignored
 	Dropped uint64 // frames that came faster than they were taken; their rooms were read anew
 	Outages uint64 // how often Redis was away
+
+	// Rooms that were asked for: known already; read from Redis; served as they were last known, since Redis is away.
+	Hits, Misses, Stale uint64
 }
 
 // Stats may be called at any time.
 func (p *Presence) Stats() PresenceStats {
-	return PresenceStats{p.stats.junk.Load(), p.stats.dropped.Load(), p.stats.outages.Load()}
+	s := &p.stats
+	return PresenceStats{
+		Junk: s.junk.Load(), Dropped: s.dropped.Load(), Outages: s.outages.Load(),
+		Hits: s.hits.Load(), Misses: s.misses.Load(), Stale: s.stale.Load(),
+	}
 }
 
 // junk counts what is not ours in form, and logs it now and then.

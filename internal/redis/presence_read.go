@@ -130,11 +130,14 @@ func (p *Presence) Read(ctx context.Context, room message.Room) ([]presence.Fiel
 func (p *Presence) refetch(ctx context.Context, room message.Room, ch, key string, r *cachedRoom) error {
 	now, changes := time.Now(), p.cache.changesOf(key).Load()
 	if age := now.Sub(r.at); !r.at.IsZero() && (age < p.cfg.Refetch || age < cachedFor && r.changes == changes && !r.paged) {
+		p.stats.hits.Add(1)
 		return nil
 	}
 	if p.Stale() {
+		p.stats.stale.Add(1)
 		return nil
 	}
+	p.stats.misses.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, p.opts.ReadTimeout)
 	defer cancel()
 	fields, paged, err := p.fetch(ctx, room, ch, key)

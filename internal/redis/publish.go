@@ -51,8 +51,8 @@ type queues struct {
 	closed bool
 }
 
-// Publish implements broker.Broker. What is published in a room while a script of it is under way makes up the next one.
-func (b *Broker) Publish(ctx context.Context, p broker.Publication) (broker.Receipt, error) {
+// publish is Publish. What is published in a room while a script of it is under way makes up the next one.
+func (b *Broker) publish(ctx context.Context, p broker.Publication) (broker.Receipt, error) {
 	if err := b.usable(ctx); err != nil {
 		return broker.Receipt{}, err
 	}
@@ -175,6 +175,7 @@ func (b *Broker) publishBatch(name message.Room, batch []*job) {
 			b.published(name, ch, batch, reply)
 			return
 		}
+		b.stats.publishErrors.Add(1)
 		what := judge(err)
 		if what == unknown {
 			floors.retry = known

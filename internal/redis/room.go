@@ -220,7 +220,7 @@ func (r *room) missing(pos message.Position, own bool) {
 	r.expect = max(r.expect, pos)
 	switch {
 	case !own || !r.b.place(r.ch).up.Load():
-		r.b.heal(r)
+		r.b.heal(r, HealHole)
 	case !r.late:
 		r.late = true
 		r.b.wakeLater(r)
@@ -233,7 +233,7 @@ func (r *room) awaited() {
 	defer r.mu.Unlock()
 	r.late = false
 	if r.live && !r.dead && r.expect > r.last {
-		r.b.heal(r)
+		r.b.heal(r, HealHole)
 	}
 }
 
@@ -255,7 +255,7 @@ func (r *room) attach(tip, cut message.Position) {
 		r.base, r.last, r.cut = tip, tip, cut
 		r.b.sink.Live(r.name, tip, false)
 		if r.overflow {
-			r.b.heal(r)
+			r.b.heal(r, HealDropped)
 		} else {
 			r.drain()
 		}
@@ -268,7 +268,7 @@ func (r *room) attach(tip, cut message.Position) {
 func (r *room) compare(tip, cut message.Position) {
 	if cut > r.cut || tip > r.last {
 		r.expect = max(r.expect, tip)
-		r.b.heal(r)
+		r.b.heal(r, HealBehind)
 	}
 }
 
@@ -337,7 +337,7 @@ func (r *room) end(read bool) {
 	switch {
 	case r.dead:
 	case !read || r.overflow:
-		r.b.heal(r)
+		r.b.heal(r, HealAgain)
 	default:
 		r.expect = min(r.expect, r.last) // whatever was said, the stream has no more
 		r.drain()

@@ -90,7 +90,7 @@ func (w *worker) recover() {
 	defer w.mu.Unlock()
 	for _, r := range w.dirty {
 		r.lossy = false
-		w.b.heal(r)
+		w.b.heal(r, HealDropped)
 	}
 	w.dirty = nil
 }
@@ -123,10 +123,11 @@ type heals struct {
 }
 
 // heal asks for the room's stream to be read. r.mu may be held or not.
-func (b *Broker) heal(r *room) {
+func (b *Broker) heal(r *room, cause HealCause) {
 	if r.queued.Swap(true) {
 		return
 	}
+	b.stats.heals[cause].Add(1)
 	b.heals.mu.Lock()
 	defer b.heals.mu.Unlock()
 	b.heals.rooms = append(b.heals.rooms, r)
@@ -161,7 +162,7 @@ func (b *Broker) healAll(ctx context.Context) {
 			return
 		}
 		wait = min(2*wait, redialMost)
-		b.heal(r)
+		b.heal(r, HealAgain)
 	}
 }
 
@@ -176,15 +177,18 @@ func (b *Broker) jitter() time.Duration {
 // readMissing delivers what the room's stream has behind what was delivered.
 func (b *Broker) readMissing(ctx context.Context, r *room) bool {
 	keep := b.retention(r.name)
+	ctx, end := b.span(ctx, "redis heal", r.name)
 	from, more := r.begin()
 	for more {
 		h, err := b.wire.read(ctx, r.name, r.ch, from, 0, false, healPage)
 		if err != nil {
+			end(err)
 			r.end(false)
 			return false
 		}
 		from, more = r.fill(h, keep.Messages)
 	}
+	end(nil)
 	r.end(true)
 	return true
 }
@@ -247,7 +251,7 @@ func (b *Broker) sweep(ctx context.Context) {
 		case <-tick.C:
 		}
 		if err := b.touched.flush(ctx, b); err != nil && ctx.Err() == nil {
-			b.junk.warn(b.log, "the list of rooms with history could not be written", "error", err)
+			b.undone.warn(b.log, "the list of rooms with history could not be written", "error", err)
 		}
 		some := b.nextSwept()
 		if len(some) == 0 {
@@ -285,7 +289,7 @@ func (r *room) sweep(t tipCut) {
 	switch {
 	case r.dead || !r.live || r.blind || r.healing:
 	case t.cut > r.cut:
-		r.b.heal(r)
+		r.b.heal(r, HealBehind)
 	case t.tip > r.last:
 		r.missing(t.tip, true)
 	}

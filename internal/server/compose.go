@@ -58,6 +58,9 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		DrainWindow: max(c.DrainWindow, 1), // 0 would be the default
 		Host:        hostname(), Version: Version(),
 	}, s.log)
+	if s.redis, err = s.useRedis(tracer); err != nil {
+		return err
+	}
 	if s.sessions, err = s.node.NewEdge(edgeConfig, s.log); err != nil {
 		return err
 	}
@@ -68,6 +71,9 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		return err
 	}
 	if err := s.instrumentHooks(meter); err != nil {
+		return err
+	}
+	if err := s.redis.instrument(meter); err != nil {
 		return err
 	}
 	calls := rpc.Config{Reflection: c.Dev, Rate: c.GRPCRateLimit(), Stats: s.telemetry.Calls(), TLS: grpcTLS, TokenLifetime: c.JWTMaxLifetime}
@@ -119,7 +125,7 @@ func (s *Server) edgeHandler() http.Handler {
 func (s *Server) opsHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.telemetry.Handler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, health{Status: "ok"}) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, readiness{Status: "ok"}) })
 	mux.HandleFunc("GET /readyz", s.ready)
 	if s.cfg.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -128,36 +134,4 @@ func (s *Server) opsHandler() http.Handler {
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	}
 	return mux
-}
-
-// health is what health and readiness answer.
-type health struct {
-	Status   string    `json:"status"`
-	Reasons  []string  `json:"reasons,omitempty"`
-	Headroom *headroom `json:"headroom,omitempty"`
-}
-
-type headroom struct {
-	Sessions int   `json:"sessions"`
-	LogBytes int64 `json:"log_bytes"`
-}
-
-// ready is about this node only; being full is not unready.
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
-	st := s.node.Stats()
-	h := health{Status: "ready", Headroom: &headroom{Sessions: max(0, st.MaxSessions-st.Sessions), LogBytes: max(0, st.MaxLogBytes-st.LogBytes)}}
-	switch s.state.Load() {
-	case starting:
-		h.Status, h.Reasons = "unready", []string{"starting"}
-	case draining:
-		h.Status, h.Reasons = "unready", []string{"draining"}
-	}
-	code := http.StatusOK
-	if s.verifier != nil && !s.verifier.Usable() && !s.cfg.Anonymous && !s.cfg.Dev { // other nodes may have keys
-		h.Status, h.Reasons = "unready", append(h.Reasons, "no_keys")
-	}
-	if h.Reasons != nil {
-		code = http.StatusServiceUnavailable
-	}
-	answer(w, code, h)
 }

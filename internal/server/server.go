@@ -44,6 +44,7 @@ type Server struct {
 	sessions  http.Handler
 	hooks     *hooks.Chain // nil: none
 	rpc       *rpc.Server
+	redis     *redisBus // nil: this node is alone
 	telemetry *telemetry.Providers
 
 	devSecret []byte         // signs the tokens that development hands out; nil: none
@@ -53,6 +54,7 @@ type Server struct {
 	edgeL, grpcL, opsL net.Listener
 	closers            []func() error // of what New opened, to be run last first
 	state              atomic.Int32
+	health             health
 	over               time.Time // when the end must be over; set when it begins
 }
 
@@ -145,7 +147,16 @@ func (s *Server) Run(ctx context.Context) error {
 	base, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, stop := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.node.Run(base) })
+	g.Go(func() error {
+		found, err := s.redis.find(stop, s.cfg.RedisWait)
+		if err != nil || stop.Err() != nil {
+			return err
+		}
+		if !found {
+			g.Go(func() error { return s.redis.findLater(stop) })
+		}
+		return s.node.Run(base)
+	})
 	g.Go(func() error { return served("ops listener", s.ops.Serve(s.opsL)) })
 	g.Go(func() error {
 		select {
@@ -155,12 +166,11 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		g.Go(func() error { return served("edge listener", s.edge.Serve(s.edgeL)) })
 		g.Go(func() error { return served("gRPC listener", s.rpc.Serve(s.grpcL)) })
-		s.rpc.SetServing(true)
-		if s.state.CompareAndSwap(starting, serving) {
+		s.beginServing()
+		if s.state.CompareAndSwap(starting, serving) { // else the end has begun already
 			s.announce()
-		} else { // the end has begun already
-			s.rpc.SetServing(false)
 		}
+		s.watchHealth(stop)
 		return nil
 	})
 	g.Go(func() error {
@@ -203,7 +213,7 @@ func (s *Server) stop(base context.Context) {
 	begin := time.Now()
 	s.over = begin.Add(s.cfg.DrainTimeout)
 	wasServing := s.state.Swap(draining) == serving
-	s.rpc.SetServing(false)
+	s.tellHealth()
 	ctx, cancel := context.WithDeadline(base, s.over.Add(-s.kept()))
 	defer cancel()
 	if wasServing {
