@@ -256,7 +256,7 @@ func (p *Presence) flusher(ctx context.Context) {
 			more, err := p.round(ctx)
 			if err == nil && !more {
 				if p.left.Load() {
-					p.goodbye(ctx)
+					p.goodbye(context.WithoutCancel(ctx)) // it has a deadline of its own
 				}
 				break
 			}

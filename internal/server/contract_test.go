@@ -39,13 +39,11 @@ import (
 // owed is what the contract names and nothing can produce yet, with what it waits for. What is produced may not stand here.
 var owed = map[string]string{
 
-	"event degraded": "Redis: the embedded broker is never away",
-	"event restored": "Redis",
+	"error session_limit":    "ControlService: sessions of a user over nodes",
+	"error hook_denied":      "hooks",
+	"error hook_unavailable": "hooks",
 
-	"error broker_unavailable": "Redis",
-
-	"reason SCOPE_MISSING":      "credentials with scopes: static keys have all",
-	"reason BROKER_UNAVAILABLE": "Redis",
+	"reason SCOPE_MISSING": "credentials with scopes: static keys have all",
 }
 
 // contract watches what peers of servers see, under the names of the contract.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
+	"github.com/slack5/realtime/internal/redis/redistest"
 )
 
 // ways tells for each name of the contract what makes it be seen. A way returns when it has done its part.
@@ -136,6 +137,8 @@ func (c *contract) events() map[string]func(*testing.T) {
 			c.open(t, c.Running, "/ws?token="+c.token(time.Minute)).say(`{"type":"auth","data":{"token":"` + c.token(time.Hour) + `"}}`)
 		},
 		"event reconnect": c.drain,
+		"event degraded":  c.outage,
+		"event restored":  c.outage,
 	}
 }
 
@@ -157,6 +160,31 @@ func (c *contract) drain(t *testing.T) {
 	})
 	_, err := r.wait(time.Now())
 	done(t, err)
+}
+
+// outage kills the Redis of a server of its own that takes nothing meanwhile, and starts it again.
+func (c *contract) outage(t *testing.T) {
+	redis := redistest.Start(t)
+	r := StartServer(t, "--redis-url="+redis.Addr, "--degraded=reject", "--drain-window=0s")
+	s := c.open(t, r, "/ws/general").want("subscribed")
+	pub := realtimev1.NewPublisherServiceClient(c.backend(t, r))
+	redis.Kill()
+	if _, err := pub.Publish(t.Context(), &realtimev1.PublishRequest{Room: "general", Message: said}); err == nil {
+		t.Error("taken")
+	}
+	s.want("degraded").say(`{"type":"chat"}`)
+	s.want("error")
+	redis.Restart()
+	s.want("restored")
+}
+
+// never is a room that does not become live: its node may not subscribe any more.
+func (c *contract) never(t *testing.T) {
+	redis := redistest.Start(t)
+	redis.Do("ACL", "SETUSER", "ann", "on", ">right", "allcommands", "allkeys", "allchannels")
+	r := StartServer(t, "--redis-url=redis://ann:right@"+redis.Addr)
+	redis.Do("ACL", "SETUSER", "ann", "resetchannels")
+	c.open(t, r, "/ws/general")
 }
 
 // says is a way in which a session sends frames.
@@ -203,8 +231,9 @@ func (c *contract) errors() map[string]func(*testing.T) {
 			c.open(t, r, "/ws?token="+c.token(time.Minute)).want("welcome")
 			c.handshake(t, r, "/ws?token="+c.token(time.Minute))
 		},
-		"error draining":   c.drain,
-		"error overloaded": c.overload,
+		"error draining":           c.drain,
+		"error overloaded":         c.overload,
+		"error broker_unavailable": c.outage,
 	}
 }
 
@@ -269,6 +298,7 @@ func (c *contract) closes() map[string]func(*testing.T) {
 		"close 1009": sends("/ws", wire(0x81, strings.Repeat(" ", 65<<10))),
 		"close 1011": c.says("/odd/panic", `{"type":"chat"}`),
 		"close 1012": c.drain,
+		"close 1013": c.never,
 		"close 4000": c.says("/odd/slow", `{"type":"chat"}`),
 		"close 4001": sends("/odd", "\x81"),
 		"close 4500": func(t *testing.T) { c.open(t, c.Running, "/ws?token="+c.token(2*time.Second)).want("expiring") },
@@ -311,6 +341,8 @@ func (c *contract) refusals() map[string]func(*testing.T) {
 		"reason INTERNAL":   history(&realtimev1.GetHistoryRequest{Room: "faulty"}),
 		"reason OVERLOADED": c.overload,
 		"reason DRAINING":   c.drain,
+
+		"reason BROKER_UNAVAILABLE": c.outage,
 		"reason CREDENTIAL_INVALID": func(t *testing.T) {
 			t.Setenv("CONTRACT_KEY", "0123456789abcdef")
 			c.publishUntil(t, StartServer(t, "--grpc-key=env:CONTRACT_KEY"), codes.Unauthenticated)
