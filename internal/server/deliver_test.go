@@ -11,8 +11,10 @@ import (
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 )
 
-func TestAPublishOverGRPCReachesEverySessionOfTheRoom(t *testing.T) {
-	r := StartServer(t)
+func TestAPublishOverGRPCReachesEverySessionOfTheRoom(t *testing.T) { both(t, publishReachesEveryone) }
+
+func publishReachesEveryone(t *testing.T, args ...string) {
+	r := StartServer(t, args...)
 	a, b, other := r.join("general"), r.join("general"), r.join("other")
 	const data = `{"text": "Hello", "n": 9007199254740993}`
 	resp, err := r.publisher().Publish(t.Context(), &realtimev1.PublishRequest{Room: "general", Message: &realtimev1.MessageContent{Data: data, From: "shop"}})

@@ -11,16 +11,26 @@ import (
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/bench"
+	"github.com/slack5/realtime/internal/redis/redistest"
 )
 
 // Sixteen publishers, sessions whose connections are cut all the time, some that hardly read: nobody misses a message, sees
 // one twice, or out of order. The bench judges; it is tested to see each of these.
 func TestFlappingSessionsUnderSixteenPublishersMissNothing(t *testing.T) {
-	for name, stream := range map[string]bool{"calls": false, "streams": true} {
+	for name, c := range map[string]struct{ stream, redis bool }{"calls": {}, "streams": {stream: true}, "streams, two nodes": {stream: true, redis: true}} {
 		t.Run(name, func(t *testing.T) {
-			r := StartServer(t)
+			var nodes []*Running
+			if c.redis {
+				nodes = shared(t, redistest.Start(t), 2)
+			} else {
+				nodes = []*Running{StartServer(t)}
+			}
+			var ws, addrs []string
+			for _, r := range nodes {
+				ws, addrs = append(ws, strings.TrimPrefix(r.ws, "ws://")), append(addrs, r.rpcAt)
+			}
 			b := bench.Command{
-				WS: []string{strings.TrimPrefix(r.ws, "ws://")}, Addr: []string{r.rpcAt}, Sessions: 60, Rooms: 3, Publishers: 16, Stream: stream, Rate: 500, Size: 128,
+				WS: ws, Addr: addrs, Sessions: 60, Rooms: 3, Publishers: 16, Stream: c.stream, Rate: 500, Size: 128,
 				Warmup: 200 * time.Millisecond, Duration: 3 * time.Second, Settle: 5 * time.Second, Churn: 400 * time.Millisecond, SlowReaders: 6, Seed: 1,
 			}
 			if err := b.Validate(); err != nil {
@@ -30,16 +40,22 @@ func TestFlappingSessionsUnderSixteenPublishersMissNothing(t *testing.T) {
 			if err := b.Run(t.Context(), io.Writer(&report)); err != nil {
 				t.Errorf("%v\n%s", err, report.String())
 			}
-			if n := r.node.Stats().Sessions; n > 60 {
-				t.Errorf("%d sessions left for 60 users", n)
+			left := 0
+			for _, r := range nodes {
+				left += r.node.Stats().Sessions
+			}
+			if left > 60 {
+				t.Errorf("%d sessions left for 60 users", left)
 			}
 		})
 	}
 }
 
 // A session with as many rooms as it may have resumes all of them under the default limits.
-func TestASessionWith128RoomsResumesAllOfThem(t *testing.T) {
-	r := StartServer(t)
+func TestASessionWith128RoomsResumesAllOfThem(t *testing.T) { both(t, resumesAllRooms) }
+
+func resumesAllRooms(t *testing.T, args ...string) {
+	r := StartServer(t, args...)
 	pub := r.publisher()
 	publish := func(room int, data string) string {
 		resp, err := pub.Publish(t.Context(), &realtimev1.PublishRequest{Room: fmt.Sprintf("r%d", room), Message: &realtimev1.MessageContent{Data: data}})

@@ -30,8 +30,10 @@ func (r *Running) readiness() (int, string) {
 	return code, body
 }
 
-func TestTheEndIsToldBeforeItBeginsAndEverybodyIsSentAway(t *testing.T) {
-	r := balanced(t, "--drain-delay=1500ms", "--drain-window=1s", "--drain-timeout=10s")
+func TestTheEndIsToldBeforeItBeginsAndEverybodyIsSentAway(t *testing.T) { both(t, endIsOrderly) }
+
+func endIsOrderly(t *testing.T, args ...string) {
+	r := balanced(t, append(args, "--drain-delay=1500ms", "--drain-window=1s", "--drain-timeout=10s")...)
 	first := r.join("general")
 	health := healthpb.NewHealthClient(r.dial())
 	if code, body := r.readiness(); code != http.StatusOK {
