@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	_ = os.Unsetenv("REDIS_URL") // the developer's own, which would be an option of every node here
 	goleak.VerifyTestMain(m)
 }
 

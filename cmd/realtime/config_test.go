@@ -24,6 +24,17 @@ func TestConfigPrintsWhatItReadsBack(t *testing.T) {
 	}
 }
 
+func TestConfigShowsWhereRedisWasSaidAndNotWhat(t *testing.T) {
+	t.Setenv("REDIS_URL", "redis://ann:hunter2@cache")
+	out, err := command(t, "config", "--dev")
+	if err != nil || strings.Contains(out, "hunter2") || !strings.Contains(out, "\n# redis-url: '[redacted]'  # environment, REDIS_URL; not shown\n") {
+		t.Errorf("config: %v\n%s", err, out)
+	}
+	if out, err := command(t, "config", "--dev", "--redis-prefix={x}"); err == nil || strings.Contains(out+err.Error(), "hunter2") {
+		t.Errorf("config with an error: %v\n%s", err, out)
+	}
+}
+
 func TestConfigRefusesWhatServeRefuses(t *testing.T) {
 	for name, args := range map[string][]string{
 		"an option out of range": {"--dev", "--max-sessions=0"},

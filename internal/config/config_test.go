@@ -3,6 +3,7 @@ package config
 import (
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -31,6 +32,37 @@ func parse(t *testing.T, args ...string) (Serve, error) {
 	var g grammar
 	_, err := parser(t, &g).Parse(append([]string{"serve"}, args...))
 	return g.Serve, err
+}
+
+func TestMain(m *testing.M) {
+	_ = os.Unsetenv("REDIS_URL") // the developer's own
+	m.Run()
+}
+
+func TestTheRedisMayBeNamedAsPlatformsDo(t *testing.T) {
+	url := func(args ...string) string {
+		t.Helper()
+		got, err := parse(t, append([]string{"--dev"}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(got.RedisURL)
+	}
+	t.Setenv("REDIS_URL", "redis://platform")
+	if got := url(); got != "redis://platform" {
+		t.Errorf("REDIS_URL alone: %q", got)
+	}
+	t.Setenv("REALTIME_REDIS_URL", "redis://ours")
+	if got := url(); got != "redis://ours" {
+		t.Errorf("both: %q, want REALTIME_REDIS_URL's", got)
+	}
+	if got := url("--redis-url=redis://flag"); got != "redis://flag" {
+		t.Errorf("and a flag: %q", got)
+	}
+	t.Setenv("REALTIME_REDIS_URL", "")
+	if got := url(); got != "" {
+		t.Errorf("an empty variable: %q, want none: so a node is alone where the platform names a Redis", got)
+	}
 }
 
 func TestDefaultsAreThoseOfTheDocuments(t *testing.T) {

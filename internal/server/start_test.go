@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,10 @@ import (
 	"github.com/slack5/realtime/internal/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	_ = os.Unsetenv("REDIS_URL") // the developer's own, which would be an option of every server here
+	goleak.VerifyTestMain(m)
+}
 
 // patience is for what takes milliseconds.
 const patience = 10 * time.Second
