@@ -164,7 +164,7 @@ func (b *Broker) controls(ctx context.Context) {
 				b.answer(ctx, l)
 			})
 		default:
-			b.junk.warn(b.log, "too many questions at once: one is not answered")
+			b.undone.warn(b.log, "too many questions at once: one is not answered")
 		}
 	}
 }
@@ -180,7 +180,7 @@ func (b *Broker) answer(ctx context.Context, l letter) {
 		return
 	}
 	if err := b.post(ctx, b.keys.node(l.From), reply); err != nil && ctx.Err() == nil {
-		b.junk.warn(b.log, "a question could not be answered", "error", err)
+		b.undone.warn(b.log, "a question could not be answered", "error", err)
 	}
 }
 

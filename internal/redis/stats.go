@@ -78,7 +78,7 @@ type Stats struct {
 	Heals         [healCauses]int64 // by HealCause
 	PublishErrors int64             // publishing scripts that failed, each try
 	Refused       int64             // times that messages were refused, or could not be stored yet
-	Junk          int64             // what came and was not understood, or could not be answered
+	Junk          int64             // what came and was not understood
 	Broken        int64             // subscription connections that broke
 	Forks         int64             // signs that Redis lost something
 }

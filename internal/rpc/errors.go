@@ -71,7 +71,7 @@ var table = []outcome{
 	{errRate, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_RATE_LIMITED, "more publishes than this caller may send: publish less, or again later", time.Second},
 	{hub.ErrOverloaded, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "the room's members cannot keep up: publish less, or again later", time.Second},
 	{broker.ErrOverloaded, codes.ResourceExhausted, realtimev1.ErrorReason_ERROR_REASON_OVERLOADED, "a bound of the broker's is reached: try again later", time.Second},
-	{broker.ErrUnavailable, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_BROKER_UNAVAILABLE, "the broker is away; nothing was published", time.Second},
+	{broker.ErrUnavailable, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_BROKER_UNAVAILABLE, "the broker is away: nothing was done", time.Second},
 	{broker.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{presence.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},
 	{hub.ErrClosed, codes.Unavailable, realtimev1.ErrorReason_ERROR_REASON_DRAINING, "this node goes away: use another", time.Second},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,16 @@ func TestNodesShareRoomsHistoryAndWhoIsThere(t *testing.T) {
 
 	carl := b.join("general?token=" + userToken(t, "carl"))
 	carl.say(`{"type":"presence","data":{"status":"away"}}`)
+	// of a room without members a node asks Redis
+	elsewhere := realtimev1.NewPresenceServiceClient(a.dial())
+	b.join("quiet?token=" + userToken(t, "dora"))
+	eventually(t, "a node knows who is in rooms of others alone", func() bool {
+		resp, err := elsewhere.GetPresence(t.Context(), &realtimev1.GetPresenceRequest{Room: "quiet"})
+		return err == nil && resp.GetUserCount() == 1 && resp.GetUsers()[0].GetUserId() == "dora"
+	})
+	if _, got := a.scrape(); got["realtime_presence_cache_total miss"] < 1 {
+		t.Errorf("it has read %v times", got["realtime_presence_cache_total miss"])
+	}
 	for name, r := range map[string]*Running{"the first": a, "the second": b} {
 		who := realtimev1.NewPresenceServiceClient(r.dial())
 		eventually(t, name+" node knows who is where", func() bool {
@@ -115,7 +126,7 @@ func TestNodesShareRoomsHistoryAndWhoIsThere(t *testing.T) {
 			return err == nil && got == "ann ONLINE, ben ONLINE, carl AWAY, "
 		})
 		rooms, err := who.ListRooms(t.Context(), &realtimev1.ListRoomsRequest{})
-		if err != nil || len(rooms.GetRooms()) != 1 || rooms.GetRooms()[0].GetRoom() != "general" {
+		if err != nil || len(rooms.GetRooms()) != 2 || rooms.GetRooms()[0].GetRoom() != "general" || rooms.GetRooms()[1].GetRoom() != "quiet" {
 			t.Errorf("%s node's rooms: %v, %v", name, rooms, err)
 		}
 		page, err := r.publisher().GetHistory(t.Context(), &realtimev1.GetHistoryRequest{Room: "general", PageSize: 1000})
@@ -365,7 +376,8 @@ func TestRedisOverTLSIsTrustedByItsCA(t *testing.T) {
 
 func TestWhatRedisIsAskedIsTraced(t *testing.T) {
 	c := telemetrytest.Start(t)
-	r := StartServer(t, "--redis-url="+redistest.Start(t).Addr, "--drain-window=0s")
+	redis := redistest.Start(t)
+	r := StartServer(t, "--redis-url="+redis.Addr, "--drain-window=0s")
 	s := r.join("general")
 	for sampled := range 2 {
 		if _, err := r.publisher().Publish(calling(t.Context(), sampled), &realtimev1.PublishRequest{Room: "general", Message: &realtimev1.MessageContent{Data: `"secret"`}}); err != nil {
@@ -376,13 +388,22 @@ func TestWhatRedisIsAskedIsTraced(t *testing.T) {
 	if _, err := r.publisher().GetHistory(calling(t.Context(), 1), &realtimev1.GetHistoryRequest{Room: "general"}); err != nil {
 		t.Fatal(err)
 	}
+	redis.Kill()
+	if receipt, err := r.publish("1"); err != nil || !receipt.GetDegraded() {
+		t.Errorf("while Redis is away: %v, %v", receipt, err)
+	}
+	redis.Restart()
+	s.want("restored")
 	_ = s.ws.CloseNow()
 	if _, err := r.end(); err != nil {
 		t.Fatal(err)
 	}
+	if got := c.Spans("redis flush"); !slices.ContainsFunc(got, func(s telemetrytest.Span) bool { return s.Parent == "" && !s.Failed }) {
+		t.Errorf("the outbox: %+v, want a root", got)
+	}
 	publishes, stored, read := c.Spans("publish"), c.Spans("redis publish"), c.Spans("redis read")
-	if len(publishes) != 1 || len(stored) != 1 || stored[0].Parent != publishes[0].SpanID || stored[0].Attributes["messaging.destination.name"] != "general" {
-		t.Errorf("publishes %+v, and in Redis %+v; want one of each that was sampled", publishes, stored)
+	if len(publishes) != 2 || len(stored) != 2 || stored[0].Parent != publishes[0].SpanID || stored[0].Attributes["messaging.destination.name"] != "general" {
+		t.Errorf("publishes %+v, and in Redis %+v; want both of those that were sampled", publishes, stored)
 	}
 	if len(read) != 1 || read[0].TraceID != callersTrace {
 		t.Errorf("reads %+v", read)
