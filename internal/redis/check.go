@@ -50,11 +50,8 @@ func Check(ctx context.Context, o Options) (r Report, err error) {
 		return &UnfitError{Addrs: o.Client.InitAddress, Text: text, Err: err}
 	}
 	client, err := rueidis.NewClient(o.command(nil))
-	switch {
-	case refused(err):
-		return r, unfit("it refuses us: check user and password", err)
-	case err != nil:
-		return r, err
+	if err != nil {
+		return r, explain(err, unfit, "it refuses us: check user and password, and that of several addresses all are Sentinels, with master_set")
 	}
 	defer client.Close()
 	if client.Mode() == rueidis.ClientModeCluster {
@@ -82,10 +79,10 @@ func Check(ctx context.Context, o Options) (r Report, err error) {
 // explain tells what Redis will answer again from what may pass.
 func explain(err error, unfit func(string, error) error, text string) error {
 	e, answered := rueidis.IsRedisErr(err)
-	if !answered {
+	if !answered || e.IsNil() {
 		return err
 	}
-	for _, passing := range []string{"LOADING", "READONLY", "MASTERDOWN", "OOM", "MISCONF", "BUSY", "NOREPLICAS", "TRYAGAIN"} {
+	for _, passing := range []string{"max number of clients", "LOADING", "READONLY", "MASTERDOWN", "OOM", "MISCONF", "BUSY", "NOREPLICAS", "TRYAGAIN"} {
 		if strings.Contains(e.Error(), passing) {
 			return err
 		}

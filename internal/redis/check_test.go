@@ -86,6 +86,16 @@ func TestARedisThatIsAwayOrFullMayStillCome(t *testing.T) {
 	}
 }
 
+func TestSeveralAddressesWithoutSentinelsAreRefused(t *testing.T) {
+	t.Parallel()
+	o := options(t, redistest.Start(t).Addr, "")
+	o.Client.InitAddress = append(o.Client.InitAddress, o.Client.InitAddress[0])
+	_, err := redis.Check(t.Context(), o)
+	if _, unfit := errors.AsType[*redis.UnfitError](err); !unfit || !strings.Contains(err.Error(), "master_set") {
+		t.Errorf("Check = %v, want it to tell of master_set", err)
+	}
+}
+
 func TestAClusterIsRefused(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "--cluster-enabled", "yes")
