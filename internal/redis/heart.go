@@ -38,7 +38,7 @@ func (b *Broker) beat(ctx context.Context) (rest time.Duration, err error) {
 	if b.presence == nil {
 		return b.cfg.Beat, nil
 	}
-	return b.presence.learn(ctx, s, cut), nil
+	return b.presence.learn(s, cut), nil
 }
 
 // know takes in Redis' clock, since when its data exists, and who is there.

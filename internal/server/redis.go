@@ -17,6 +17,7 @@ import (
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/config"
 	"github.com/slack5/realtime/internal/message"
+	"github.com/slack5/realtime/internal/node"
 	"github.com/slack5/realtime/internal/redis"
 )
 
@@ -51,7 +52,7 @@ func (s *Server) useRedis(tracer trace.Tracer) (*redisBus, error) {
 	}
 	r := &redisBus{cfg: c, log: s.log, opts: opts, lostFor: redisLostFor}
 	r.broker = redis.New(redis.Config{
-		Options: opts, NodeID: s.node.Name(), Minter: s.node.Minter(), Tracer: tracer, Reject: reject,
+		Options: opts, NodeID: s.node.Name(), Minter: s.node.Minter(), Revoked: s.node.Revoked, Tracer: tracer, Reject: reject,
 		Retention: broker.Retention{Messages: c.HistorySize, Age: c.HistoryTTL}, IdempotencyTTL: c.IdempotencyTTL,
 	})
 	if r.presence, err = redis.NewPresence(r.broker, redis.PresenceConfig{Grace: c.PresenceGrace}); err != nil {
@@ -59,6 +60,22 @@ func (s *Server) useRedis(tracer trace.Tracer) (*redisBus, error) {
 	}
 	s.node.Use(r.broker, r.presence)
 	return r, nil
+}
+
+// number is the node's: one that no node on the same Redis has, if that is there to be asked.
+func (s *Server) number(ctx context.Context) uint16 {
+	if s.cfg.RedisURL == "" {
+		return node.NewNumber()
+	}
+	opts, err := redisOptions(s.cfg, s.log)
+	if err != nil {
+		return node.NewNumber() // compose says so
+	}
+	n, err := redis.Number(ctx, opts)
+	if err != nil {
+		s.log.Debug("redis could not be asked which numbers other nodes have: this one's is left to chance", "err", err)
+	}
+	return n
 }
 
 func redisOptions(c *config.Serve, log *slog.Logger) (redis.Options, error) {

@@ -76,7 +76,7 @@ func New(ctx context.Context, cfg *config.Serve, out io.Writer, logger *slog.Log
 			err = errors.Join(err, s.close())
 		}
 	}()
-	number := node.NewNumber()
+	number := s.number(ctx)
 	if s.telemetry, err = telemetry.New(ctx, telemetry.Config{Version: Version(), Node: node.NameOf(number)}); err != nil {
 		return nil, err
 	}
