@@ -30,6 +30,7 @@ type feed struct {
 	since   message.Position // what it vouches from; 0: from ever
 	between func()           // runs while a page is being read
 	leaving func()           // runs once, before a room is unsubscribed
+	lost    bool             // what it has not any more it has lost
 }
 
 type feedRoom struct {
@@ -101,7 +102,7 @@ func (f *feed) History(_ context.Context, q message.Query) (p message.Page, err 
 	f.mu.Lock()
 	f.reads++
 	r := f.room(q.Room)
-	p.Tip, p.Since = r.tip, max(f.since, 1)
+	p.Tip, p.Since, p.Lost = r.tip, max(f.since, 1), f.lost
 	limit := q.Limit
 	if f.page > 0 {
 		limit = min(limit, f.page)

@@ -139,12 +139,22 @@ func TestResumeReplaysFromHistory(t *testing.T) {
 }
 
 func TestGapIsToldWhereHistoryIsShort(t *testing.T) {
+	for _, c := range []struct {
+		lost   bool
+		reason string
+	}{{false, "expired"}, {true, "lost"}} {
+		gapWhereHistoryIsShort(t, c.lost, c.reason)
+	}
+}
+
+func gapWhereHistoryIsShort(t *testing.T, lost bool, reason string) {
+	t.Helper()
 	inBubble(t, Config{}, func(r *rig) {
 		var ids []message.ID
 		for i := range 20 {
 			ids = append(ids, r.publish("x", fmt.Sprint(i)))
 		}
-		r.set(func() { r.rooms["x"].entries = r.rooms["x"].entries[12:] })
+		r.set(func() { r.rooms["x"].entries, r.lost = r.rooms["x"].entries[12:], lost })
 		p := r.open(0, map[message.Room]string{"x": ids[4].String()}, "x")
 		gs := p.drain()
 		var seen []string
@@ -160,7 +170,7 @@ func TestGapIsToldWhereHistoryIsShort(t *testing.T) {
 		if diff := cmp.Diff(want, seen); diff != "" {
 			t.Error(diff)
 		}
-		if s := string(subscribed(gs)); !strings.Contains(s, `"recovered":false`) || !strings.Contains(s, `"reason":"expired"`) || !strings.Contains(s, ids[12].String()) {
+		if s := string(subscribed(gs)); !strings.Contains(s, `"recovered":false`) || !strings.Contains(s, `"reason":"`+reason+`"`) || !strings.Contains(s, ids[12].String()) {
 			t.Errorf("subscribed %s", s)
 		}
 	})

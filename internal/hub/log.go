@@ -40,6 +40,7 @@ type log struct {
 	bottom    bool
 	cut       message.Position // with bottom: history was deleted up to here
 	since     message.Position // with bottom: the broker vouches from here
+	lost      bool             // with bottom: what lies below the front was lost, not let go
 	limited   bool             // with bottom: history has more, but it was not to be read
 	stretches []stretch        // degraded times, oldest first
 }
@@ -155,7 +156,7 @@ func (l *log) clear(pos message.Position) {
 	l.stretches = nil
 	l.base = max(l.base, pos)
 	l.link, l.pos = l.base, max(l.pos, l.base)
-	l.bottom, l.limited, l.cut, l.since = true, false, l.base, 0
+	l.bottom, l.limited, l.lost, l.cut, l.since = true, false, false, l.base, 0
 }
 
 // end is the byte offset behind the newest frame.

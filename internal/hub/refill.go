@@ -167,7 +167,7 @@ func (r *room) atBottom(base message.Position, page *message.Page) {
 	}
 	l.bottom, l.limited = true, page == nil
 	if page != nil {
-		l.cut, l.since = page.Cut, page.Since
+		l.cut, l.since, l.lost = page.Cut, page.Since, page.Lost
 	}
 }
 

@@ -119,6 +119,8 @@ func (l *log) missing(q, given message.Position) message.GapReason {
 		return ""
 	case l.link == 0:
 		return message.GapUnknownPosition
+	case l.lost:
+		return message.GapLost
 	}
 	return message.GapExpired
 }

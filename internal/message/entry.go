@@ -34,6 +34,7 @@ type Page struct {
 	More    bool     // in the direction asked there is more
 	Tip     Position // of the newest entry that was ever stored and is still known; 0: none
 	Cut     Position // history was deleted up to here
+	Lost    bool     // backward, without More: what lay before the first entry was lost, for it would be kept still
 	// Since is how far back the broker can vouch for a room: a position at or after it, before which no entry is known, has
 	// missed nothing. One before it may have.
 	Since Position

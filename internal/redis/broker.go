@@ -137,6 +137,7 @@ type Broker struct {
 	conns                []*conn
 	stats                counters
 	forks                atomic.Int64 // signs that Redis lost something
+	restored             atomic.Int64 // messages that this node has put back
 	junk, refused, broke limited
 	undone               limited         // what is not missed: it is tried again, or told to who asked
 	root                 context.Context // of publishes, which end by themselves; it is Run's, but outlives it
@@ -147,8 +148,11 @@ type Broker struct {
 	tasks                sync.WaitGroup
 	queues               queues
 	outbox               outbox
-	away                 atomic.Bool                       // as the outbox says
-	lost                 chan struct{}                     // away has begun
+	away                 atomic.Bool   // as the outbox says
+	lost                 chan struct{} // away has begun
+	journal              journal
+	barrier              barrier
+	kicked               chan struct{}                     // the journal is to be compared
 	nodes                atomic.Pointer[map[string]string] // those that were there when Redis was last asked: inc → name
 
 	lease    lease
@@ -189,6 +193,7 @@ func New(cfg Config) *Broker {
 		inc:  cfg.Incarnation, hurry: make(chan struct{}, 1),
 		start: now, clock: &clock{start: now}, rooms: make(map[string]*room), done: make(chan struct{}),
 		outbox: outbox{rooms: make(map[message.Room][]*parked), keys: make(map[string]broker.Receipt)}, lost: make(chan struct{}, 1),
+		journal: journal{rooms: make(map[message.Room][]*written)}, kicked: make(chan struct{}, 1),
 		queues: queues{rooms: make(map[message.Room]*queue)}, later: newLaterList(),
 		control: make(chan string, 1024), pendings: pendings{asks: make(map[string]*pending)},
 	}
@@ -287,8 +292,12 @@ func (b *Broker) connect(ctx context.Context) error {
 	return err
 }
 
-// dialled notes that the command connection is a new one: perhaps to another server, whose clock may be behind.
-func (b *Broker) dialled() { b.guard.Store(int64(b.elapsed() + guardFor)) }
+// dialled notes that the command connection is a new one, or will be: perhaps to another server, whose clock may be behind,
+// and which may lack what the old one had. Scripts are told for a while what positions there were.
+func (b *Broker) dialled() {
+	b.guard.Store(int64(b.elapsed() + guardFor))
+	b.kick()
+}
 
 // launch starts everything that runs until the context ends.
 func (b *Broker) launch(ctx context.Context) {
@@ -395,10 +404,11 @@ func (b *Broker) find(ch string) *room {
 // attach brings rooms whose subscription is confirmed up to date; false: their tips could not be read.
 func (b *Broker) attach(ctx context.Context, channels []string) bool {
 	rooms := make([]*room, 0, len(channels))
+	lasts := make([]message.Position, 0, len(channels))
 	names := channels[:0:0]
 	for _, ch := range channels {
 		if r := b.find(ch); r != nil {
-			rooms, names = append(rooms, r), append(names, ch)
+			rooms, lasts, names = append(rooms, r), append(lasts, r.delivered()), append(names, ch)
 		}
 	}
 	if len(rooms) == 0 {
@@ -409,7 +419,7 @@ func (b *Broker) attach(ctx context.Context, channels []string) bool {
 		return false
 	}
 	for i, r := range rooms {
-		r.attach(tips[i].tip, tips[i].cut)
+		r.attach(tips[i], lasts[i])
 	}
 	return true
 }
@@ -433,6 +443,9 @@ func (b *Broker) Delete(ctx context.Context, name message.Room) error {
 		[]string{ch, b.wire.verb, seconds(tipTTL(b.retention(name)))})
 	if err != nil {
 		return b.failed(ctx, "delete", err)
+	}
+	if t, err := b.wire.tips(ctx, []string{ch}); err == nil { // else the stream's own mark keeps it from coming back
+		b.journal.cut(name, t[0].cut)
 	}
 	return nil
 }

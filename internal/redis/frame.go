@@ -25,6 +25,12 @@ type push struct {
 	items []item
 }
 
+// isRestored tells whether a frame says that something was put back.
+func isRestored(s string) bool {
+	_, rest, _ := strings.Cut(s[:min(len(s), 32)], "|")
+	return strings.HasPrefix(rest, "R|")
+}
+
 // maxFrameItems is more than any node puts into one frame.
 const maxFrameItems = 1024
 

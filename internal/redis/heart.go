@@ -29,6 +29,9 @@ func (b *Broker) beat(ctx context.Context) (rest time.Duration, err error) {
 		return beatAgain, err
 	}
 	b.know(s)
+	if s.lapsed {
+		b.kick()
+	}
 	if s.revoked != b.revoked {
 		b.revoked = s.revoked
 		if b.cfg.Revoked != nil {
@@ -45,7 +48,10 @@ func (b *Broker) beat(ctx context.Context) (rest time.Duration, err error) {
 func (b *Broker) know(s sign) {
 	b.clock.sample(s.now, b.elapsed())
 	if s.born != 0 {
-		b.born.Store(uint64(message.At(s.born, 0)))
+		since := uint64(message.At(s.born, 0))
+		if before := b.born.Swap(since); before != 0 && before != since {
+			b.kick()
+		}
 	}
 	nodes := make(map[string]string, len(s.live))
 	for inc := range s.live {

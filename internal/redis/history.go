@@ -26,8 +26,11 @@ func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, er
 	}
 	ch, keep := b.keys.channel(q.Room), b.retention(q.Room)
 	since := max(message.Position(b.born.Load()), message.At(b.clock.millis(), 0).Before(tipTTL(keep)))
+	if r := b.find(ch); r != nil {
+		since = max(since, r.lostAt())
+	}
 	page := message.Page{Since: since}
-	from, size := q.From, 0
+	from, size, length := q.From, 0, int64(0)
 	for first := true; ; first = false {
 		count := historyPage
 		if q.Limit > 0 {
@@ -39,6 +42,7 @@ func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, er
 		}
 		if first {
 			page.Tip, page.Cut = h.tip, h.cut
+			length = h.length
 		}
 		if keep.Messages < 0 {
 			return page, nil
@@ -62,6 +66,11 @@ func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, er
 	}
 	if q.Backward {
 		slices.Reverse(page.Entries)
+		before := q.From - min(q.From, 1)
+		if len(page.Entries) > 0 {
+			before = page.Entries[0].Prev
+		}
+		page.Lost = !page.More && length < int64(keep.Messages) && before > max(page.Cut, b.oldest(q.Room))
 	}
 	if n := len(page.Entries); n > 0 { // it may be newer than the tip that was read before it
 		page.Tip = max(page.Tip, page.Entries[n-1].Message.ID.Position)

@@ -98,3 +98,26 @@ func (o *Options) subscription() rueidis.ClientOption {
 	c.RingScaleEachConn = 8
 	return c
 }
+
+// told is a connection that tells when it ends.
+type told struct {
+	net.Conn
+	ended func()
+}
+
+// Close implements net.Conn.
+func (c told) Close() error {
+	c.ended()
+	return c.Conn.Close()
+}
+
+// telling dials connections that tell when they end.
+func telling(f dialCtxFunc, ended func()) dialCtxFunc {
+	return func(ctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (net.Conn, error) {
+		conn, err := f(ctx, addr, d, cfg)
+		if err != nil {
+			return nil, err
+		}
+		return told{conn, ended}, nil
+	}
+}

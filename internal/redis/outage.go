@@ -14,6 +14,7 @@ import (
 const (
 	outboxRoom = 10_000 // messages of one room
 	outboxFor  = 5 * time.Minute
+	keyCost    = 256                  // bytes of a key that is remembered
 	unstored   = message.Low(1 << 61) // the bit P
 )
 
@@ -32,6 +33,36 @@ type outbox struct {
 type parked struct {
 	job
 	floor message.Position // it may be stored behind this already; 0: it was never sent
+	shown *room            // where it was shown; nil: nowhere
+}
+
+// full tells whether a message cannot be kept any more, or its key; the lock is held.
+func (o *outbox) full(name message.Room, j *job, limit int64) bool {
+	size := int64(0)
+	if j.key != "" {
+		size += keyCost
+	}
+	if !j.m.Ephemeral {
+		size += int64(len(j.env)) + 8 // the position at which it is shown
+	}
+	late := !o.since.IsZero() && time.Since(o.since) > outboxFor
+	return size > 0 && (late || o.bytes+size > limit) || !j.m.Ephemeral && len(o.rooms[name]) >= outboxRoom
+}
+
+// put keeps messages that were stored once, before what came later.
+func (o *outbox) put(name message.Room, ps []*parked) {
+	if len(ps) == 0 {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.rooms[name] == nil {
+		o.order = append(o.order, name)
+	}
+	o.rooms[name] = append(ps, o.rooms[name]...)
+	for _, p := range ps {
+		o.bytes += int64(len(p.env))
+	}
 }
 
 // goAway begins an outage: from now on nothing waits for Redis, until watch has found it again.
@@ -55,29 +86,48 @@ func (b *Broker) goAway(err error) {
 	signal(b.lost)
 }
 
-// watch ends outages, until the context ends; an error is one that no trying again cures.
+// watch ends outages, and puts back what Redis has lost, until the context ends; an error is one that no trying again cures.
 func (b *Broker) watch(ctx context.Context) error {
-	for {
+	for rest := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-b.lost:
+		case <-b.kicked:
+			if !b.rest(ctx, rest) {
+				return nil
+			}
 		}
+		var begin time.Time
 		for wait := redialFirst; ; wait = min(2*wait, redialMost) {
 			fresh := !b.wire.opened.Load()
+			begin = time.Now()
 			err := b.connect(ctx)
 			if fresh && refused(err) {
 				return fmt.Errorf("redis refuses us: check user, password and rights: %w", err)
 			}
-			if err == nil && b.flush(ctx) {
+			if err == nil && b.reconcile(ctx) && b.flush(ctx) {
 				break
 			}
 			if !pause(ctx, wait) {
 				return nil
 			}
 		}
-		b.log.Info("redis is back")
+		rest = max(kickPause, 10*time.Since(begin)) // however often Redis loses something, most of its time is for others
 	}
+}
+
+// rest pauses, unless an outage begins; false: the context has ended.
+func (b *Broker) rest(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-b.lost:
+	case <-t.C:
+	}
+	return true
 }
 
 // parkAll keeps a batch for when Redis is back and shows it on this node; false: it is back. tried is the position behind
@@ -106,8 +156,7 @@ func (b *Broker) park(name message.Room, ch string, j *job, tried message.Positi
 		first.Duplicate = true
 		return first, nil
 	}
-	late := !o.since.IsZero() && time.Since(o.since) > outboxFor
-	if late || len(o.rooms[name]) >= outboxRoom || o.bytes+int64(len(j.env)) > b.cfg.MaxOutbox {
+	if o.full(name, j, b.cfg.MaxOutbox) {
 		return broker.Receipt{}, broker.ErrOverloaded
 	}
 	m := *j.m // the Sink's own
@@ -116,21 +165,23 @@ func (b *Broker) park(name message.Room, ch string, j *job, tried message.Positi
 	}
 	kept := m
 	m.ID.Position = message.At(b.clock.millis()-10_000, 0)
-	if r := b.find(ch); r != nil {
-		r.show(&m)
+	shown := b.find(ch)
+	if shown != nil && !shown.show(&m) {
+		shown = nil
 	}
 	kept.ID.Position = m.ID.Position
 	receipt := broker.Receipt{ID: m.ID, Timestamp: m.Timestamp, Degraded: true}
+	if o.since.IsZero() {
+		o.since = time.Now()
+	}
 	if j.key != "" {
 		o.keys[j.key] = receipt
+		o.bytes += keyCost
 	}
 	if m.Ephemeral {
 		return receipt, nil
 	}
-	if o.since.IsZero() {
-		o.since = time.Now()
-	}
-	p := &parked{job: job{m: &kept, env: string(appendEnv(nil, &kept, kept.ID.Position)), key: j.key}, floor: tried}
+	p := &parked{job: job{m: &kept, env: string(appendEnv(nil, &kept, kept.ID.Position)), key: j.key}, floor: tried, shown: shown}
 	if o.rooms[name] == nil {
 		o.order = append(o.order, name)
 	}
@@ -139,18 +190,22 @@ func (b *Broker) park(name message.Room, ch string, j *job, tried message.Positi
 	return receipt, nil
 }
 
-// flush stores what the outbox has, room by room in order, and ends the outage; false: it has not ended.
+// flush stores what the outbox has, room by room in order, and ends the outage if there is one; false: it has not ended.
 func (b *Broker) flush(ctx context.Context) bool {
 	for {
 		b.outbox.mu.Lock()
 		name, batch := b.outbox.next()
 		if len(batch) == 0 {
-			b.outbox.away, b.outbox.since = false, time.Time{}
+			back := b.outbox.away
+			b.outbox.away, b.outbox.since, b.outbox.bytes = false, time.Time{}, 0
 			clear(b.outbox.keys)
 			b.away.Store(false)
 			b.stats.reachable(b.elapsed())
 			b.outbox.mu.Unlock()
-			b.sink.Restored("")
+			if back {
+				b.log.Info("redis is back")
+				b.sink.Restored("")
+			}
 			return true
 		}
 		b.outbox.mu.Unlock()
@@ -203,9 +258,12 @@ func (o *outbox) drop(name message.Room, n int) {
 func (b *Broker) unpark(ctx context.Context, name message.Room, batch []*parked) bool {
 	ctx, end := b.span(ctx, "redis flush", name)
 	ch := b.keys.channel(name)
-	f := floors{guard: b.delivered(ch)}
+	f := floors{guard: b.least(name, ch)}
 	jobs := make([]*job, len(batch))
 	for i, p := range batch {
+		if p.shown != nil {
+			p.shown.rememberShown(p.m.ID.Low)
+		}
 		jobs[i] = &p.job
 		if p.floor != 0 && (f.retry == 0 || p.floor < f.retry) {
 			f.retry = p.floor
@@ -236,6 +294,8 @@ func (b *Broker) unpark(ctx context.Context, name message.Room, batch []*parked)
 	_, pushes, err := readReply(jobs, reply, b.clock.now)
 	if err != nil {
 		b.refused.warn(b.log, "the answer to messages of an outage is not understood", "error", err)
+	} else {
+		b.record(name, jobs, reply)
 	}
 	b.touch(name)
 	b.own(ch, pushes)
@@ -255,20 +315,24 @@ func (r *room) attachBlind() {
 }
 
 // show delivers a message that is not stored yet. It bears the position of what was delivered before it; if nothing was,
-// the one it has.
-func (r *room) show(m *message.Message) {
+// the one it has. False: nobody was there to see it.
+func (r *room) show(m *message.Message) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.last != 0 {
 		m.ID.Position = r.last
 	}
-	if r.dead || !r.live || r.recent.has(m.ID.Low) {
-		return
+	switch {
+	case r.dead || !r.live:
+		return false
+	case r.recent.has(m.ID.Low):
+		return true
 	}
-	r.recent.add(m.ID.Low, r.b.elapsed())
+	r.remember(m.ID.Low, 0)
 	e := message.Entry{Message: m, Flags: message.Degraded}
 	if m.Ephemeral {
 		e.Flags = message.Ephemeral
 	}
 	r.b.sink.Append(e)
+	return true
 }

@@ -11,8 +11,8 @@ import (
 // Port is what the ordering logic of a Broker asks of Redis, and all it asks. Each call ends when its context does; its
 // outcome is then unknown. An answer that is an error is a ServerError.
 type Port interface {
-	// Open dials. redialled is called with each further connection for commands: another server may be behind it. After an
-	// error it may be called again.
+	// Open dials. redialled is called when a connection for commands ends, before another can follow it, and with each further
+	// one: another server may be behind it. After an error Open may be called again.
 	Open(ctx context.Context, redialled func()) error
 	// Script runs one of our scripts where keys[0] lives; its reply is a flat list of texts: numbers are written out, a nil
 	// is "", and what is no list is a list of one.

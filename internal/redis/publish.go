@@ -159,10 +159,11 @@ func (b *Broker) publishAll(r *queue) {
 // behind which the script looks for what it may have stored already.
 func (b *Broker) publishBatch(name message.Room, batch []*job) {
 	ch := b.keys.channel(name)
+	b.barrier.wait()
 	known := b.position(ch)
 	floors := floors{}
 	if time.Duration(b.guard.Load()) > b.elapsed() {
-		floors.guard = b.delivered(ch)
+		floors.guard = b.least(name, ch)
 	}
 	begin := time.Now()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
@@ -178,7 +179,8 @@ func (b *Broker) publishBatch(name message.Room, batch []*job) {
 		b.stats.publishErrors.Add(1)
 		what := judge(err)
 		if what == unknown {
-			floors.retry = known
+			floors.retry, floors.guard = known, b.least(name, ch)
+			b.kick()
 		}
 		switch {
 		case what == hopeless || !b.open.Load():
@@ -218,13 +220,19 @@ func (b *Broker) position(ch string) message.Position {
 
 // delivered is the position that was delivered last in a room with members; else 0.
 func (b *Broker) delivered(ch string) message.Position {
-	r := b.find(ch)
-	if r == nil {
-		return 0
+	if r := b.find(ch); r != nil {
+		return r.delivered()
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.last
+	return 0
+}
+
+// least is the position that the next one in the room must exceed, so far as this node knows.
+func (b *Broker) least(name message.Room, ch string) message.Position {
+	p := b.journal.newest(name)
+	if r := b.find(ch); r != nil {
+		p = max(p, r.least())
+	}
+	return p
 }
 
 func (b *Broker) publishArgs(name message.Room, ch string, batch []*job, f floors) (keys, args []string) {
@@ -265,6 +273,7 @@ func (b *Broker) published(name message.Room, ch string, batch []*job, reply []s
 			break
 		}
 	}
+	b.record(name, batch, reply)
 	b.own(ch, pushes)
 	for i, j := range batch {
 		j.done <- results[i]

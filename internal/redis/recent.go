@@ -16,12 +16,14 @@ const (
 
 // recent remembers what was delivered lately.
 type recent struct {
-	known map[message.Low]struct{}
-	order []seen // oldest first
+	known  map[message.Low]int // how often it is in order
+	order  []seen              // oldest first
+	forgot message.Position    // of the stored ones that were forgotten: all that was delivered behind it is known
 }
 
 type seen struct {
 	low message.Low
+	pos message.Position // 0: it is not stored, or not yet
 	at  time.Duration
 }
 
@@ -30,15 +32,20 @@ func (r *recent) has(low message.Low) bool {
 	return ok
 }
 
-// add remembers an identity that is not known; now is the time since the broker's start.
-func (r *recent) add(low message.Low, now time.Duration) {
+// add remembers an identity from now on, a time since the broker's start, even if it was known. keep: none is forgotten for
+// its age.
+func (r *recent) add(low message.Low, pos message.Position, now time.Duration, keep bool) {
 	if r.known == nil {
-		r.known = make(map[message.Low]struct{})
+		r.known = make(map[message.Low]int)
 	}
-	r.known[low] = struct{}{}
-	r.order = append(r.order, seen{low, now})
-	for n := len(r.order); n > recentLeast && (n > recentMost || r.order[0].at < now-recentFor); n-- {
-		delete(r.known, r.order[0].low)
+	r.known[low]++
+	r.order = append(r.order, seen{low, pos, now})
+	for n := len(r.order); n > recentLeast && (n > recentMost || !keep && r.order[0].at < now-recentFor); n-- {
+		first := r.order[0]
+		if r.known[first.low]--; r.known[first.low] == 0 {
+			delete(r.known, first.low)
+			r.forgot = max(r.forgot, first.pos)
+		}
 		r.order = r.order[1:] // the array is left behind when it next grows
 	}
 }

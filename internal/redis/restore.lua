@@ -2,7 +2,7 @@
 -- KEYS  1 rt:s:{ch}  2 rt:t:{ch}  3 rt:x:{ch}
 -- ARGV  1 ch  2 PUBLISH|SPUBLISH  3 stream ttl s  4 tip ttl s  5 longest suffix (500)
 --       6.. per entry, ascending: pos, prev, env  (as the journal has them)
--- reply {restored, indexes of entries whose position another message holds}; {-1} suffix too long, nothing done
+-- reply restored, then the indexes (from 0) of entries whose position another message holds; '-1': suffix too long, nothing done
 local call, sub, s = redis.call, string.sub, KEYS[1]
 local function ge(a, b)
   local x, y = sub(a, 1, 13), sub(b, 1, 13)
@@ -10,7 +10,7 @@ local function ge(a, b)
 end
 local tip, cut = call('GET', KEYS[2]), call('GET', KEYS[3])
 local suf = call('XRANGE', s, ARGV[6], '+', 'COUNT', ARGV[5] + 1)
-if #suf > tonumber(ARGV[5]) then return {-1} end
+if #suf > tonumber(ARGV[5]) then return {'-1'} end
 local low, used, all, miss, clash = {}, {}, {}, {}, {}
 for _, e in ipairs(suf) do
   if e[2][4] then                                        -- (an entry of another shape is not ours: dropped)
@@ -19,14 +19,14 @@ for _, e in ipairs(suf) do
 end
 for i = 6, #ARGV, 3 do
   if not low[sub(ARGV[i + 2], 1, 8)] and not (cut and ge(cut, ARGV[i])) then   -- not what DeleteHistory removed
-    if used[ARGV[i]] then clash[#clash + 1] = (i - 6) / 3
+    if used[ARGV[i]] then clash[#clash + 1] = tostring((i - 6) / 3)
     else
       used[ARGV[i]], low[sub(ARGV[i + 2], 1, 8)] = true, true
       miss[#miss + 1] = {ARGV[i], ARGV[i + 1], ARGV[i + 2]}; all[#all + 1] = miss[#miss]
     end
   end
 end
-if #miss == 0 then return {0, unpack(clash)} end
+if #miss == 0 then return {'0', unpack(clash)} end
 table.sort(all, function(a, b) return not ge(a[1], b[1]) end)
 for i = 1, #suf, 100 do                                  -- cut the suffix off
   local ids = {}
@@ -50,4 +50,4 @@ call('SET', KEYS[2], before, 'EX', ARGV[4])
 for _, e in ipairs(miss) do
   call(ARGV[2], ARGV[1], e[1] .. '|R|1|' .. struct.pack('>I4', #e[3]) .. e[3])
 end
-return {#miss, unpack(clash)}
+return {tostring(#miss), unpack(clash)}

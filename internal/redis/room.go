@@ -18,12 +18,13 @@ const (
 // room puts what a room's channel, our own publishes and the stream bring into one order and hands it to the Sink, each
 // message once. The Sink is called under its lock.
 type room struct {
-	name   message.Room
-	ch     string
-	b      *Broker
-	worker *worker
-	place  int  // in the Broker's order; its lock guards that
-	lossy  bool // something of it was dropped; the worker's lock guards that
+	name      message.Room
+	ch        string
+	b         *Broker
+	worker    *worker
+	place     int  // in the Broker's order; its lock guards that
+	lossy     bool // something of it was dropped; the worker's lock guards that
+	lossyBack bool // and of that, something that was put back
 
 	queued atomic.Bool // its stream is to be read
 
@@ -37,6 +38,7 @@ type room struct {
 	last   message.Position // of the stored entry delivered last
 	cut    message.Position // deleted up to here, as told
 	expect message.Position // something was stored here
+	loss   loss
 
 	recent   recent
 	waiting  []waiter
@@ -56,6 +58,9 @@ type waiter struct {
 func (r *room) offer(p push, own bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !own {
+		r.loss.pushed = max(r.loss.pushed, p.end())
+	}
 	switch {
 	case r.dead:
 	case !r.live || r.blind || r.healing:
@@ -76,6 +81,9 @@ func (r *room) wait(p push) {
 	}
 	if len(r.waiting) == maxWaiting || r.bytes+n > maxWaitingBytes {
 		r.overflow = true
+		if p.kind == restored {
+			r.again(0)
+		}
 		return
 	}
 	r.waiting = append(r.waiting, waiter{push: p, bytes: n})
@@ -131,8 +139,8 @@ func (r *room) take(p push, own bool) bool {
 	case p.first <= r.base:
 		p.items = r.skip(&p)
 	}
-	if p.first > r.last && p.prev < r.last {
-		r.b.forks.Add(1)
+	if p.first > r.last {
+		r.follows(p.first, p.prev)
 	}
 	at, prev := p.first, p.prev
 	for _, it := range p.items {
@@ -140,7 +148,10 @@ func (r *room) take(p push, own bool) bool {
 			r.deliverHint(it.m)
 			continue
 		}
-		r.deliver(at, prev, it.m)
+		if r.deliver(at, prev, it.m) { // what went on from here is not what we had
+			r.b.forks.Add(1)
+			r.b.kick()
+		}
 		at, prev = at.Next(), at
 	}
 	return true
@@ -177,21 +188,22 @@ func (r *room) takeRestored(p push) {
 	}
 }
 
-// deliver hands on the stored message at a position, unless it has been delivered. nil is one that is not understood.
-func (r *room) deliver(at, prev message.Position, m *message.Message) {
-	belated := at <= r.last
+// deliver hands on the stored message at a position, unless it has been delivered; it tells whether that was belated. nil is
+// one that is not understood.
+func (r *room) deliver(at, prev message.Position, m *message.Message) (belated bool) {
+	belated = at <= r.last
 	r.last = max(r.last, at)
 	if m == nil || at <= r.base || r.recent.has(m.ID.Low) {
-		return
+		return false
 	}
-	r.recent.add(m.ID.Low, r.b.elapsed())
+	r.remember(m.ID.Low, at)
 	m.ID.Position = at
 	e := message.Entry{Message: m, Prev: prev}
 	if belated {
 		e.Flags = message.Belated
-		r.b.forks.Add(1)
 	}
 	r.b.sink.Append(e)
+	return belated
 }
 
 // deliverHint hands on an ephemeral message.
@@ -199,7 +211,7 @@ func (r *room) deliverHint(m *message.Message) {
 	if r.recent.has(m.ID.Low) {
 		return
 	}
-	r.recent.add(m.ID.Low, r.b.elapsed())
+	r.remember(m.ID.Low, 0)
 	if m.ID.Position = r.last; r.last == 0 {
 		m.ID.Position = r.b.Now()
 	}
@@ -208,6 +220,7 @@ func (r *room) deliverHint(m *message.Message) {
 
 func (r *room) delete(upTo message.Position) {
 	r.last = max(r.last, upTo)
+	r.b.journal.cut(r.name, upTo)
 	if upTo > r.cut && upTo > 0 {
 		r.cut = upTo
 		r.b.sink.Deleted(r.name, upTo)
@@ -218,10 +231,16 @@ func (r *room) delete(upTo message.Position) {
 // before it usually comes.
 func (r *room) missing(pos message.Position, own bool) {
 	r.expect = max(r.expect, pos)
-	switch {
-	case !own || !r.b.place(r.ch).up.Load():
+	if r.loss.held == 0 && (!own || !r.b.place(r.ch).up.Load()) {
 		r.b.heal(r, HealHole)
-	case !r.late:
+	} else {
+		r.soon()
+	}
+}
+
+// soon has awaited called in a moment.
+func (r *room) soon() {
+	if !r.late {
 		r.late = true
 		r.b.wakeLater(r)
 	}
@@ -237,22 +256,29 @@ func (r *room) awaited() {
 	}
 }
 
-// attach is called when the subscription is confirmed, with the room's tip and where it is cut after that.
-func (r *room) attach(tip, cut message.Position) {
+// attach is called when the subscription is confirmed, with the room's tip and where it is cut after that. before is the
+// position that had been delivered when they were read.
+func (r *room) attach(t tipCut, before message.Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	tip, cut := t.tip, t.cut
 	switch {
 	case r.dead:
 		return
 	case r.blind:
 		r.blind, r.last, r.cut = false, min(tip, r.base), cut
+		r.loss.pushed = r.last
 		r.compare(tip, cut)
+		if r.overflow {
+			r.b.heal(r, HealDropped)
+		}
 		if !r.queued.Load() {
 			r.drain()
 		}
 	case !r.live:
 		r.live = true
 		r.base, r.last, r.cut = tip, tip, cut
+		r.loss.pushed = tip
 		r.b.sink.Live(r.name, tip, false)
 		if r.overflow {
 			r.b.heal(r, HealDropped)
@@ -261,6 +287,11 @@ func (r *room) attach(tip, cut message.Position) {
 		}
 	default:
 		r.compare(tip, cut)
+		r.regressed(t, before)
+		if r.last > r.loss.pushed { // what was put back meanwhile was not said on this connection
+			r.again(r.loss.pushed)
+			r.loss.pushed = r.last
+		}
 	}
 }
 
@@ -280,22 +311,26 @@ func (r *room) stop() {
 	r.waiting, r.recent = nil, recent{}
 }
 
-// begin is called before the stream is read, and tells from where; false: nothing is to be healed.
+// begin is called before the stream is read, and tells from where; false: it is not to be read, or not now.
 func (r *room) begin() (message.Position, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.dead || !r.live || r.blind {
+	switch {
+	case r.dead:
+		return 0, false
+	case !r.live || r.blind || r.healing: // it is read when that is over
+		r.overflow = true
 		return 0, false
 	}
 	r.healing, r.overflow = true, false
 	for i := range r.waiting {
 		r.waiting[i].old = true
 	}
-	return r.last, true
+	return r.loss.begin(r), true
 }
 
-// fill delivers what was read, and tells from where to read on.
-func (r *room) fill(p history, keep int) (message.Position, bool) {
+// fill delivers what was read, and tells from where to read on. first is the stream's first entry, if it matters.
+func (r *room) fill(p history, first message.Position, keep int) (message.Position, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.dead {
@@ -304,29 +339,40 @@ func (r *room) fill(p history, keep int) (message.Position, bool) {
 	if p.cut > r.cut {
 		r.delete(p.cut)
 	}
-	for _, e := range p.entries {
-		if e.at <= r.last {
-			continue
-		}
-		if e.prev > r.last {
-			r.gap(e.prev, p.length, keep)
+	from := r.last
+	for i, e := range p.entries {
+		if from = e.at; e.at > r.last {
+			kept := i > 0 || p.length < int64(keep) || first != 0 && first <= r.last
+			if e.prev > r.last && !r.gap(e.prev, kept) {
+				return 0, false
+			}
+			r.follows(e.at, e.prev)
 		}
 		r.deliver(e.at, e.prev, e.m)
 	}
-	if !p.more && len(p.entries) == 0 && p.tip > r.last {
-		r.gap(p.tip.Next(), p.length, keep)
+	if len(p.entries) == 0 && p.tip > r.last {
+		if !r.gap(p.tip.Next(), p.length < int64(keep)) {
+			return 0, false
+		}
 		r.last = p.tip
+	} else if len(p.entries) == 0 {
+		r.regressed(p.tipCut, r.last)
 	}
-	return r.last, p.more
+	return from, p.more && len(p.entries) > 0
 }
 
-// gap tells of what the stream does not have any more.
-func (r *room) gap(before message.Position, length int64, keep int) {
+// gap tells of what the stream does not have any more. False: it is to be read again, for what was lost may yet be put back.
+// kept: its number is not why.
+func (r *room) gap(before message.Position, kept bool) bool {
 	why := message.GapExpired
-	if length < int64(keep) && r.last > r.b.oldest(r.name) {
+	if kept && r.last > r.b.oldest(r.name) {
 		why = message.GapLost
+		if !r.loss.sure(r, before) {
+			return false
+		}
 	}
 	r.b.sink.Gap(r.name, r.last, before, why)
+	return true
 }
 
 // end is called when the stream has been read, or could not be: then it is tried again.
@@ -334,10 +380,15 @@ func (r *room) end(read bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.healing = false
+	held := r.loss.end(read)
 	switch {
 	case r.dead:
 	case !read || r.overflow:
 		r.b.heal(r, HealAgain)
+	case held:
+		r.expect = max(r.expect, r.last.Next())
+		r.soon()
+		r.drain()
 	default:
 		r.expect = min(r.expect, r.last) // whatever was said, the stream has no more
 		r.drain()

@@ -58,11 +58,17 @@ func newServer(opts Options) *server {
 // Open implements Port.
 func (s *server) Open(_ context.Context, redialled func()) error {
 	var dials atomic.Int64
-	commands, err := rueidis.NewClient(s.opts.command(func() {
+	o := s.opts.command(func() {
 		if dials.Add(1) > 1 {
 			redialled()
 		}
-	}))
+	})
+	o.DialCtxFn = telling(o.DialCtxFn, func() {
+		if s.clients.Load() != nil { // it is none of those that Close ends
+			redialled()
+		}
+	})
+	commands, err := rueidis.NewClient(o)
 	if err != nil {
 		return fromServer(err)
 	}

@@ -67,6 +67,7 @@ func (b *Broker) receive(ch, text string) {
 		r.lossy = true
 		w.dirty = append(w.dirty, r)
 	}
+	r.lossyBack = r.lossyBack || isRestored(text)
 }
 
 func (w *worker) run(ctx context.Context) {
@@ -89,8 +90,13 @@ func (w *worker) recover() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.dirty {
-		r.lossy = false
-		w.b.heal(r, HealDropped)
+		back := r.lossyBack
+		r.lossy, r.lossyBack = false, false
+		if back {
+			r.readAgain()
+		} else {
+			w.b.heal(r, HealDropped)
+		}
 	}
 	w.dirty = nil
 }
@@ -179,14 +185,21 @@ func (b *Broker) readMissing(ctx context.Context, r *room) bool {
 	keep := b.retention(r.name)
 	ctx, end := b.span(ctx, "redis heal", r.name)
 	from, more := r.begin()
+	if !more {
+		return true
+	}
 	for more {
 		h, err := b.wire.read(ctx, r.name, r.ch, from, 0, false, healPage)
+		var first message.Position
+		if err == nil && len(h.entries) > 0 && h.entries[0].prev > from && h.length >= int64(keep.Messages) {
+			first, err = b.firstOf(ctx, r.name, r.ch)
+		}
 		if err != nil {
 			end(err)
 			r.end(false)
 			return false
 		}
-		from, more = r.fill(h, keep.Messages)
+		from, more = r.fill(h, first, keep.Messages)
 	}
 	end(nil)
 	r.end(true)
@@ -250,6 +263,9 @@ func (b *Broker) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		if !b.away.Load() {
+			b.journal.expire(b.elapsed())
+		}
 		if err := b.touched.flush(ctx, b); err != nil && ctx.Err() == nil {
 			b.undone.warn(b.log, "the list of rooms with history could not be written", "error", err)
 		}
@@ -257,13 +273,17 @@ func (b *Broker) sweep(ctx context.Context) {
 		if len(some) == 0 {
 			continue
 		}
+		lasts := make([]message.Position, len(some))
+		for i, ch := range some {
+			lasts[i] = b.delivered(ch)
+		}
 		tips, err := b.wire.tips(ctx, some)
 		if err != nil {
 			continue
 		}
 		for i, ch := range some {
 			if r := b.find(ch); r != nil {
-				r.sweep(tips[i])
+				r.sweep(tips[i], lasts[i])
 			}
 		}
 	}
@@ -283,7 +303,7 @@ func (b *Broker) nextSwept() []string {
 }
 
 // sweep is the comparison of anti-entropy: what is missing is given a moment to come.
-func (r *room) sweep(t tipCut) {
+func (r *room) sweep(t tipCut, before message.Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -292,6 +312,8 @@ func (r *room) sweep(t tipCut) {
 		r.b.heal(r, HealBehind)
 	case t.tip > r.last:
 		r.missing(t.tip, true)
+	default:
+		r.regressed(t, before)
 	}
 }
 

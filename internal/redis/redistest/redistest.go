@@ -98,6 +98,27 @@ func (s *Server) start() bool {
 	return false
 }
 
+// Replica starts a server that copies this one, and returns when it does. It ends with the test.
+func (s *Server) Replica(args ...string) *Server {
+	s.t.Helper()
+	s.Do("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+	host, port, _ := net.SplitHostPort(s.Addr)
+	r := Start(s.t, append([]string{"--replicaof", host, port}, args...)...)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
+		m := r.Do("INFO", "replication")
+		if text, err := m.ToString(); err == nil && strings.Contains(text, "master_link_status:up") {
+			return r
+		}
+	}
+	s.t.Fatalf("%s does not copy %s within %v", r.Addr, s.Addr, patience)
+	return nil
+}
+
+// Promote makes a replica a server of its own, with what it has by now.
+func (s *Server) Promote() { s.t.Helper(); s.Do("REPLICAOF", "NO", "ONE") }
+
 // Kill ends the server at once; its clients' connections break.
 func (s *Server) Kill() {
 	s.t.Helper()
