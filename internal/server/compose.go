@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/slack5/realtime/internal/broker"
@@ -64,18 +65,22 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 	if s.sessions, err = s.node.NewEdge(edgeConfig, s.log); err != nil {
 		return err
 	}
-	if err := s.node.Instrument(meter); err != nil {
+	if err = s.composeRPC(ctx, grpcTLS); err != nil {
 		return err
 	}
-	if err := s.instrument(meter); err != nil {
-		return err
+	for _, instrument := range []func(metric.Meter) error{
+		s.node.Instrument, s.instrument, s.instrumentHooks, s.redis.instrument, s.instrumentKeys, s.instrumentRPC,
+	} {
+		if err := instrument(meter); err != nil {
+			return err
+		}
 	}
-	if err := s.instrumentHooks(meter); err != nil {
-		return err
-	}
-	if err := s.redis.instrument(meter); err != nil {
-		return err
-	}
+	return nil
+}
+
+// composeRPC makes what backends call.
+func (s *Server) composeRPC(ctx context.Context, grpcTLS *tls.Config) error {
+	c := s.cfg
 	calls := rpc.Config{Reflection: c.Dev, Rate: c.GRPCRateLimit(), Stats: s.telemetry.Calls(), TLS: grpcTLS, TokenLifetime: c.JWTMaxLifetime}
 	for _, k := range c.GRPCKey {
 		secret, err := k.Read(config.MinGRPCKey)
@@ -89,10 +94,7 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 		parts.Presence = s.node.Presence()
 	}
 	s.rpc = rpc.New(ctx, calls, parts, s.log)
-	if err := s.instrumentKeys(meter); err != nil {
-		return err
-	}
-	return s.instrumentRPC(meter)
+	return nil
 }
 
 // hostname is the host's or pod's; empty: it is not to be had.

@@ -38,11 +38,6 @@ import (
 
 // owed is what the contract names and nothing can produce yet, with what it waits for. What is produced may not stand here.
 var owed = map[string]string{
-
-	"error session_limit":    "ControlService: sessions of a user over nodes",
-	"error hook_denied":      "hooks",
-	"error hook_unavailable": "hooks",
-
 	"reason SCOPE_MISSING": "credentials with scopes: static keys have all",
 }
 
