@@ -19,8 +19,9 @@ const maxAgentBytes = 256
 
 // about is what operators are told of a session and did to it: nothing that a write or a frame looks at.
 type about struct {
-	began   int64 // Unix ms
-	address string
+	began   int64                 // Unix ms
+	address string                // as operators read it
+	from    address               // as limits count it; 0: none does
 	agent   unique.Handle[string] // few differ
 
 	token atomic.Pointer[token] // nil: anonymous

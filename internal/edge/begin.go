@@ -13,8 +13,8 @@ import (
 
 // begin makes a session of an accepted connection. answer is what completes its handshake: it is the session's first bytes.
 func (e *Edge) begin(nc net.Conn, answer, held []byte, a *asked, id identity, c claimed, about *about) {
-	s := &session{e: e, anonymous: id.anonymous, about: about, from: a.from}
-	about.claim = c.Session
+	s := &session{e: e, anonymous: id.anonymous, about: about}
+	about.claim, about.from = c.Session, a.from
 	s.grants.Store(id.Grants)
 	if !id.anonymous {
 		about.token.Store(tokenOf(id.Identity))

@@ -156,10 +156,10 @@ func (s *session) auth(in frame.In) error {
 	if err != nil {
 		return err
 	}
-	if wait, ok := s.e.mayFail(s.from, s.e.now()); !ok {
+	if wait, ok := s.e.mayFail(s.about.from, s.e.now()); !ok {
 		return s.over(KindAddressFailures, wait)
 	}
-	id, err := s.e.verify(token, s.from)
+	id, err := s.e.verify(token, s.about.from)
 	user, keeps := s.h.User, fixed{}
 	if s.conn != nil {
 		user, keeps = s.conn.subject, s.conn.fixed

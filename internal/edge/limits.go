@@ -286,8 +286,8 @@ func (s *session) newUsage() *usage {
 	if !s.anonymous && s.e.limits.perUser {
 		u.user = s.e.limits.users.Of(s.h.User)
 	}
-	if s.from != 0 && s.e.limits.perAddress {
-		u.address = s.e.limits.addresses.Of(s.from)
+	if s.about.from != 0 && s.e.limits.perAddress {
+		u.address = s.e.limits.addresses.Of(s.about.from)
 	}
 	return u
 }

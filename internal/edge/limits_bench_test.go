@@ -20,7 +20,7 @@ func sender(tb testing.TB) *session {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &session{e: e, from: 1, h: &hub.Session{User: "alice"}}
+	s := &session{e: e, about: &about{from: 1}, h: &hub.Session{User: "alice"}}
 	s.use = s.newUsage()
 	if s.use.user == nil || s.use.address == nil {
 		tb.Fatal("user and address have no limits")

@@ -29,7 +29,6 @@ type session struct {
 	h         *hub.Session
 	here      *presence.Session // nil: nobody is told
 	conn      *Conn             // nil: no callbacks
-	from      address
 	about     *about
 	first     message.Room // what a frame without a room means; "": the URL named none
 
@@ -176,7 +175,7 @@ func (e *Edge) departed(s *session) {
 	if s.anonymous {
 		user = ""
 	}
-	e.rise(user, s.from)
+	e.rise(user, s.about.from)
 	e.released()
 }
 
