@@ -35,7 +35,9 @@ func (n *Node) NewEdge(cfg edge.Config, logger *slog.Logger) (*edge.Edge, error)
 		cfg.Node = n.name
 	}
 	if cfg.History == nil {
-		cfg.History = n.bus.History
+		cfg.History = func(ctx context.Context, q message.Query) (message.Page, error) {
+			return n.bus.History(ctx, q) // that of the bus there is then: Use may come later
+		}
 	}
 	if cfg.Hooks == nil {
 		cfg.Hooks = n.cfg.Hooks

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -21,15 +20,11 @@ import (
 	"github.com/slack5/realtime/internal/redis"
 )
 
-const (
-	redisLostFor = 15 * time.Second // a message to itself is due after 5 s: it has been lost for 10 then
-	redisAgain   = 200 * time.Millisecond
-)
+const redisLostFor = 15 * time.Second // a message to itself is due after 5 s: it has been lost for 10 then
 
 // redisBus is a node's end of Redis. Its methods may be called on nil: a node that is alone.
 type redisBus struct {
 	cfg      *config.Serve
-	log      *slog.Logger
 	opts     redis.Options
 	broker   *redis.Broker
 	presence *redis.Presence
@@ -50,7 +45,7 @@ func (s *Server) useRedis(tracer trace.Tracer) (*redisBus, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &redisBus{cfg: c, log: s.log, opts: opts, lostFor: redisLostFor}
+	r := &redisBus{cfg: c, opts: opts, lostFor: redisLostFor}
 	r.broker = redis.New(redis.Config{
 		Options: opts, NodeID: s.node.Name(), Minter: s.node.Minter(), Revoked: s.node.Revoked, Tracer: tracer, Reject: reject,
 		Retention: broker.Retention{Messages: c.HistorySize, Age: c.HistoryTTL}, IdempotencyTTL: c.IdempotencyTTL,
@@ -118,55 +113,8 @@ func (r *redisBus) find(ctx context.Context, wait time.Duration) (found bool, er
 	if r == nil {
 		return true, nil
 	}
-	begin, told := time.Now(), false
-	for {
-		away, err := r.check(ctx)
-		switch {
-		case away == nil:
-			return err == nil, err
-		case time.Since(begin) >= wait:
-			r.log.Warn("redis is not there: this node begins without it", "redis", r.addrs(), "err", away)
-			return false, nil
-		case !told:
-			told = true
-			r.log.Warn("redis is not there yet: it is waited for", "redis", r.addrs(), "err", away, "wait", wait.String())
-		}
-		pause(ctx, redisAgain)
-	}
+	return redis.Find(ctx, r.opts, wait)
 }
-
-// findLater looks for it while the node serves already.
-func (r *redisBus) findLater(ctx context.Context) error {
-	for {
-		away, err := r.check(ctx)
-		if away == nil {
-			return err
-		}
-		pause(ctx, redisAgain)
-	}
-}
-
-// check looks for Redis once, and tells what it is. away is why it is not there; err that it will not do. Neither counts
-// once ctx has ended.
-func (r *redisBus) check(ctx context.Context) (away, err error) {
-	report, err := redis.Check(ctx, r.opts)
-	_, unfit := errors.AsType[*redis.UnfitError](err)
-	switch {
-	case ctx.Err() != nil:
-		return nil, nil
-	case unfit:
-		return nil, err
-	case err != nil:
-		return err, nil
-	case len(report.Lacks) > 0:
-		r.log.Warn("redis is there, but lacks something", "redis", r.addrs(), "version", report.Version, "lacks", report.Lacks)
-	default:
-		r.log.Info("redis is there", "redis", r.addrs(), "version", report.Version)
-	}
-	return nil, nil
-}
-
-func (r *redisBus) addrs() string { return strings.Join(r.opts.Client.InitAddress, ",") }
 
 // judge tells why sessions should not come to this node, or what they do not get here now.
 func (r *redisBus) judge() (unready, degraded string) {

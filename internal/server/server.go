@@ -24,6 +24,7 @@ import (
 	"github.com/slack5/realtime/internal/config"
 	"github.com/slack5/realtime/internal/hooks"
 	"github.com/slack5/realtime/internal/node"
+	"github.com/slack5/realtime/internal/redis"
 	"github.com/slack5/realtime/internal/rpc"
 	"github.com/slack5/realtime/internal/telemetry"
 )
@@ -153,7 +154,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return err
 		}
 		if !found {
-			g.Go(func() error { return s.redis.findLater(stop) })
+			g.Go(func() error { return redis.FindLater(stop, s.redis.opts) })
 		}
 		return s.node.Run(base)
 	})

@@ -33,7 +33,7 @@ type AuthConfig struct {
 
 // HandlerConfig are the rules of a handler. The zero value lets everybody in without a token, into every room.
 type HandlerConfig struct {
-	// Broadcaster may name the hub's; nil is what the hub has. Sessions publish by their hub in any case.
+	// Broadcaster may name the hub's; nil is what the hub has. With one that is not this hub's nobody is let in.
 	Broadcaster Broadcaster
 
 	// The callbacks run one at a time for each session, and for different sessions at the same time. They may block, publish
@@ -69,6 +69,7 @@ type HandlerConfig struct {
 
 // Handler lets sessions in: GET Path/room joins a room, GET Path?room=a&room=b several, GET Path none yet.
 type Handler struct {
+	hub  *Hub
 	cfg  HandlerConfig
 	log  *slog.Logger
 	edge http.Handler
@@ -78,7 +79,7 @@ type Handler struct {
 // cannot work, a key that is not there or an origin that is none, it lets nobody in and says why in the log.
 func NewHandler(hub *Hub, logger *slog.Logger, cfg HandlerConfig) *Handler {
 	logger = orSilent(logger)
-	h := &Handler{cfg: cfg, log: logger.With("component", "realtime")}
+	h := &Handler{hub: hub, cfg: cfg, log: logger.With("component", "realtime")}
 	c := edge.Config{Path: cfg.Path, MaxSessions: cfg.MaxConnections, Origins: cfg.Origins, TrustedProxies: cfg.TrustedProxies, Anonymous: !cfg.AuthRequired}
 	v, err := cfg.Auth.verifier(logger)
 	if err == nil && v == nil && cfg.AuthRequired {
@@ -99,6 +100,11 @@ func NewHandler(hub *Hub, logger *slog.Logger, cfg HandlerConfig) *Handler {
 	}
 	if cfg.OnMessage != nil {
 		c.Hooks = hooks.New(hooks.Config{Hooks: hooks.Hooks{Message: h.filter}, Inside: true}, logger)
+	}
+	if b := cfg.Broadcaster; b != nil && b.of() != hub {
+		h.log.Error("every handshake is refused: the Broadcaster is not the hub's")
+		h.edge = http.HandlerFunc(broken)
+		return h
 	}
 	e, err := hub.node.NewEdge(c, logger)
 	if err != nil {
@@ -156,7 +162,10 @@ func (h *Handler) Routes() http.Handler { return h }
 
 // ServeHTTP lets a session in, or refuses it over HTTP: 503 before Hub.Run is ready and while it drains. It returns when the
 // session has begun.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.edge.ServeHTTP(w, r) }
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.hub.arrive(r.Context())
+	h.edge.ServeHTTP(w, r)
+}
 
 func (h *Handler) connection(c *edge.Conn) Connection { return connection{conn: c, log: h.log} }
 

@@ -11,7 +11,7 @@
 // A browser then says new WebSocket("ws://host/ws/general") and is in the room general. What it sends reaches everybody there,
 // and so does what the program says with [Hub.Publish] or [Hub.Broadcast].
 //
-// A [Hub] holds the rooms; a program has one. A [Handler] lets sessions in, with rules of its own; a hub may have several. A
+// A [Hub] holds the rooms; a program has one. [NewRedisBroadcaster] has it share them with the hubs of other processes. A [Handler] lets sessions in, with rules of its own; a hub may have several. A
 // [Connection] is one session, as the callbacks of [HandlerConfig] get it. Everything may be used concurrently.
 //
 // The package opens no listener, reads no flags, keeps no global state, and links neither gRPC nor an exporter of metrics.
@@ -41,6 +41,9 @@ var (
 	ErrInvalid = errors.New("realtime: invalid message")
 	// ErrOverloaded: the room's members cannot keep up. Nothing was published; it may be tried again.
 	ErrOverloaded = errors.New("realtime: the room takes no more at the moment, try again later")
+	// ErrUnavailable: Redis is away, and HubConfig.RejectWhenDegraded set, or too much waits for Redis already. Nothing was
+	// published.
+	ErrUnavailable = errors.New("realtime: redis is away, try again later")
 )
 
 // MessageType says what a message is. Applications add their own: 1 to 64 of a-z 0-9 _ . -, beginning with a letter.
@@ -127,6 +130,8 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, hub.ErrOverloaded), errors.Is(err, broker.ErrOverloaded):
 		return ErrOverloaded
+	case errors.Is(err, broker.ErrUnavailable):
+		return ErrUnavailable
 	case errors.Is(err, broker.ErrClosed):
 		return ErrNotRunning
 	}
