@@ -29,11 +29,12 @@ type Broadcaster interface {
 }
 
 // NewRedisBroadcaster moves hub to Redis: its rooms, with their history and who is there, are those of all programs and
-// services on the same Redis. Call it before the hub's first session, and before anything is published or asked of it; later it
-// moves nothing, which the log and Run's error say. A hub has one at most. It dials in Run.
+// services on the same Redis. Call it before the hub's first session, message or question of who is there;
+// later it moves nothing, which the log and Run's error say. A hub has one at most. It dials in Run.
 //
 // opt is a template: addresses, TLS, credentials, database and Sentinel are taken from it, as rueidis.ParseURL reads them, and how
-// to dial. Connections, pipelining, retries and timeouts are the broadcaster's own. It takes Redis 6.2 or newer, not a Cluster.
+// to dial. Connections, pipelining, retries and timeouts are the broadcaster's own. It takes what the service takes: Redis 6.2
+// or newer.
 //
 // While Redis is away each hub goes on by itself: what is published reaches its own sessions, and the others when Redis is back.
 // The log tells of it. With HubConfig.RejectWhenDegraded publishes are refused instead.

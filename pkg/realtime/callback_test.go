@@ -209,7 +209,7 @@ func TestCallbacksPublishAlsoWhileTheHubEnds(t *testing.T) {
 	for _, s := range p.peers {
 		s.closed()
 	}
-	if err := p.wait(); err != nil {
+	if err := p.wait(p.ended); err != nil {
 		t.Error(err)
 	}
 	close(outcomes) // Run has waited for the callbacks

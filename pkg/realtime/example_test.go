@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/redis/rueidis"
 
 	"github.com/slack5/realtime/cmd/examples/moderation/words"
 	"github.com/slack5/realtime/pkg/realtime"
@@ -183,6 +184,55 @@ func ExampleNewHandler_authenticatedConnections() {
 	// "hello alice"
 	// "hello alice"
 	// 401
+}
+
+// Several processes, pods say, with one Redis: rooms, history and who is there are the same in all. (p.connects(broadcaster) is
+// go broadcaster.Run(ctx), waited for at the end.)
+func ExampleNewRedisBroadcaster() {
+	redis := exampleRedis()
+	defer redis.end()
+	defer environment("REDIS_URL", "redis://"+redis.Addr)()
+
+	pod := func() *program {
+		p := begin()
+		hub := realtime.NewHub(p.logger)
+		p.run(hub)
+
+		// Create Redis broadcaster for cross-pod messaging
+		opt, err := rueidis.ParseURL(os.Getenv("REDIS_URL"))
+		if err != nil {
+			panic(err)
+		}
+		broadcaster := realtime.NewRedisBroadcaster(opt, hub, p.logger)
+		p.connects(broadcaster)
+
+		// Create handler with broadcaster
+		wsHandler := realtime.NewHandler(hub, p.logger, realtime.HandlerConfig{
+			Broadcaster: broadcaster,
+		})
+		chat := &ChatHandler{hub: hub, broadcaster: broadcaster}
+		r := chi.NewRouter()
+		r.Mount("/ws", wsHandler.Routes())
+		r.Post("/messages", chat.PostMessage)
+		p.serve(r)
+		return p
+	}
+	a, b := pod(), pod()
+	defer a.end()
+	defer b.end()
+
+	alice, bob := a.join("/ws/general"), b.join("/ws/general")
+	alice.say(`{"type":"chat","data":{"text":"Hello world"}}`)
+	fmt.Println("bob:", string(bob.want("chat").Data))
+	res, err := b.server.Client().Post(b.server.URL+"/messages", "application/json", strings.NewReader(`{"room":"general","text":"posted"}`))
+	if err != nil {
+		panic(err)
+	}
+	_ = res.Body.Close()
+	fmt.Println("alice:", string(alice.want("chat").Data), string(alice.want("chat").Data))
+	// Output:
+	// bob: {"text":"Hello world"}
+	// alice: {"text":"Hello world"} {"text":"posted"}
 }
 
 func environment(name, value string) (restore func()) {

@@ -87,7 +87,10 @@ func orSilent(logger *slog.Logger) *slog.Logger {
 
 // Run serves until ctx ends or something fails. Then it lets nobody in any more, tells each session to reconnect and closes
 // it with 1012, spread over the DrainWindow, and returns: nil, or what failed. It returns at once if nobody is connected, and
-// waits for callbacks that still run. With a Broadcaster that one's Run has to be called too.
+// waits for callbacks that still run.
+//
+// A hub that is alone begins with the first session or message: until then NewRedisBroadcaster may move it. One that was moved
+// begins when the Broadcaster's Run is called too.
 //
 // Wait for it before main returns, or the sessions are cut. A hub runs once.
 func (h *Hub) Run(ctx context.Context) error {

@@ -170,7 +170,7 @@ func TestAHubRunsOnceAndPublishesNothingAfterwards(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.stop()
-	if err := p.wait(); err != nil {
+	if err := p.wait(p.ended); err != nil {
 		t.Errorf("Run() = %v", err)
 	}
 	if err := hub.Run(t.Context()); err == nil {
@@ -218,7 +218,7 @@ func TestTheEndDrainsTheSessionsOfAllHandlers(t *testing.T) {
 			t.Errorf("closed %d, want 1012", code)
 		}
 	}
-	if err := p.wait(); err != nil {
+	if err := p.wait(p.ended); err != nil {
 		t.Errorf("Run() = %v", err)
 	}
 	if code, _ := p.status("/ws/a"); code != 503 {

@@ -42,8 +42,10 @@ type program struct {
 	hub    *realtime.Hub
 	server *httptest.Server
 	peers  []*peer
+	ctx    context.Context
 	stop   context.CancelFunc
 	ended  chan error
+	left   chan error // by the broadcaster; nil: there is none
 }
 
 // begin is the program of an example, which ends it.
@@ -58,9 +60,15 @@ func start(t *testing.T) *program {
 
 // run is `go hub.Run(ctx)`; end waits for it.
 func (p *program) run(hub *realtime.Hub) {
-	ctx, cancel := context.WithCancel(context.Background())
-	p.hub, p.stop, p.ended = hub, cancel, make(chan error, 1)
-	go func() { p.ended <- hub.Run(ctx) }()
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	p.hub, p.ended = hub, make(chan error, 1)
+	go func() { p.ended <- hub.Run(p.ctx) }()
+}
+
+// connects is `go broadcaster.Run(ctx)`; end waits for it too.
+func (p *program) connects(b realtime.Broadcaster) {
+	p.left = make(chan error, 1)
+	go func() { p.left <- b.Run(p.ctx) }()
 }
 
 // serve opens the program's listener.
@@ -86,8 +94,11 @@ func (p *program) end() {
 	if p.hub != nil {
 		p.until("all sessions are gone", func() bool { return p.hub.ConnectionCount() == 0 })
 		p.stop()
-		if err := p.wait(); err != nil {
+		if err := p.wait(p.ended); err != nil {
 			p.t.Fatalf("Run() = %v", err)
+		}
+		if err := p.wait(p.left); err != nil {
+			p.t.Fatalf("Run() of the broadcaster = %v", err)
 		}
 	}
 	if p.server != nil {
@@ -95,12 +106,15 @@ func (p *program) end() {
 	}
 }
 
-// wait returns what Run returned.
-func (p *program) wait() error {
+// wait returns what a Run returned; nil: it was not called.
+func (p *program) wait(ended chan error) error {
 	p.t.Helper()
+	if ended == nil {
+		return nil
+	}
 	select {
-	case err := <-p.ended:
-		p.ended <- err
+	case err := <-ended:
+		ended <- err
 		return err
 	case <-time.After(patience):
 		p.t.Fatalf("Run does not return")
