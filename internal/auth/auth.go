@@ -66,6 +66,7 @@ type Config struct {
 	Issuers     []Issuer          // more, with keys of their own
 	MaxLifetime time.Duration     // from iat to exp, without iat from now to exp; 0: 24 h
 	Rooms       map[string]string // grants of a token that says none; nil: everything in every room
+	NotFor      string            // an audience whose tokens are refused, whatever else they are for; empty: none
 
 	PlainHTTP bool         // key sets may come over http:// from beyond this machine: whoever is in between can sign
 	Logger    *slog.Logger // what Run could not read; nil: silent
@@ -84,6 +85,7 @@ type Verifier struct {
 	watched     []*watched
 	remotes     []*remote
 	maxLifetime time.Duration
+	notFor      string
 	rooms       *Grants
 	grants      *lru.Cache[[sha256.Size]byte, *Grants] // by the digest of rt.rooms as written
 }
@@ -111,7 +113,7 @@ func New(cfg Config) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Verifier{maxLifetime: cfg.MaxLifetime, rooms: rooms, grants: cache}
+	v := &Verifier{maxLifetime: cfg.MaxLifetime, notFor: cfg.NotFor, rooms: rooms, grants: cache}
 	if err := v.open(&cfg); err != nil {
 		return nil, err
 	}
@@ -120,65 +122,89 @@ func New(cfg Config) (*Verifier, error) {
 
 // Verify returns the identity behind a token, or an error around ErrExpired, if the token was good once, or else ErrToken.
 func (v *Verifier) Verify(token string) (Identity, error) {
-	if len(token) > MaxTokenBytes {
-		return Identity{}, refuse("%d bytes, the limit is %d", len(token), MaxTokenBytes)
-	}
-	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
-	signed, header, payload, signature, err := s.split(token)
-	if err != nil {
-		return Identity{}, err
-	}
-	alg, kid, err := s.header(header)
-	if err != nil {
-		return Identity{}, err
-	}
-	i, err := v.issuerOf(s, payload)
-	if err != nil {
-		return Identity{}, err
-	}
-	if err := i.checkSignature(alg, kid, signed, signature); err != nil {
-		return Identity{}, err
-	}
-	c, err := s.claims(payload)
+	i, c, err := v.read(token)
 	if err != nil {
 		return Identity{}, err
 	}
 	return v.judge(i, c)
 }
 
+// read returns what a token says, and who signed it.
+func (v *Verifier) read(token string) (*issuer, claims, error) {
+	if len(token) > MaxTokenBytes {
+		return nil, claims{}, refuse("%d bytes, the limit is %d", len(token), MaxTokenBytes)
+	}
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	signed, header, payload, signature, err := s.split(token)
+	if err != nil {
+		return nil, claims{}, err
+	}
+	alg, kid, err := s.header(header)
+	if err != nil {
+		return nil, claims{}, err
+	}
+	i, err := v.issuerOf(s, payload)
+	if err != nil {
+		return nil, claims{}, err
+	}
+	if err := i.checkSignature(alg, kid, signed, signature); err != nil {
+		return nil, claims{}, err
+	}
+	c, err := s.claims(payload)
+	return i, c, err
+}
+
 // judge decides about claims that the issuer signed. Expiry comes last: only what is otherwise good has expired.
 func (v *Verifier) judge(i *issuer, c claims) (Identity, error) {
-	if i.name != "" && c.issuer != i.name {
-		return Identity{}, refuse("iss %s is not the configured issuer", quoted(c.issuer))
-	}
-	if i.audience != "" && !slices.Contains(c.audience, i.audience) {
-		return Identity{}, refuse("the configured audience is not in aud")
+	if err := v.addressed(i, c); err != nil {
+		return Identity{}, err
 	}
 	grants, err := v.grantsOf(c.rooms)
 	if err != nil {
 		return Identity{}, err
 	}
-	now := time.Now()
-	from := c.issuedAt
-	switch {
-	case c.issuedAt.After(now.Add(Leeway)):
-		return Identity{}, refuse("iat is in the future")
-	case c.notBefore.After(now.Add(Leeway)):
-		return Identity{}, refuse("nbf is in the future")
-	case from.IsZero():
-		from = now.Add(Leeway)
-	}
-	if life := c.expires.Sub(from); life > v.maxLifetime {
-		return Identity{}, refuse("lives for %v, the limit is %v", life.Round(time.Second), v.maxLifetime)
-	}
-	if !now.Before(c.expires.Add(Leeway)) {
-		return Identity{}, fmt.Errorf("%w: %v ago", ErrExpired, now.Sub(c.expires).Round(time.Second))
+	if err := v.timely(c); err != nil {
+		return Identity{}, err
 	}
 	return Identity{
 		User: c.user, TokenID: c.tokenID, IssuedAt: c.issuedAt, Expires: c.expires,
 		Grants: grants, Info: c.info, MaxSessions: c.maxSessions,
 	}, nil
+}
+
+// addressed refuses what is not from our issuer or not for us.
+func (v *Verifier) addressed(i *issuer, c claims) error {
+	switch {
+	case i.name != "" && c.issuer != i.name:
+		return refuse("iss %s is not the configured issuer", quoted(c.issuer))
+	case i.audience != "" && !slices.Contains(c.audience, i.audience):
+		return refuse("the configured audience is not in aud")
+	case v.notFor != "" && slices.Contains(c.audience, v.notFor):
+		return refuse("it is for another service")
+	}
+	return nil
+}
+
+// timely refuses what does not count at this time.
+func (v *Verifier) timely(c claims) error {
+	now := time.Now()
+	from := c.issuedAt
+	switch {
+	case c.issuedAt.After(now.Add(Leeway)):
+		return refuse("iat is in the future")
+	case c.notBefore.After(now.Add(Leeway)):
+		return refuse("nbf is in the future")
+	case from.IsZero():
+		from = now.Add(Leeway)
+	}
+	if life := c.expires.Sub(from); life > v.maxLifetime {
+		return refuse("lives for %v, the limit is %v", life.Round(time.Second), v.maxLifetime)
+	}
+	if !now.Before(c.expires.Add(Leeway)) {
+		return fmt.Errorf("%w: %v ago", ErrExpired, now.Sub(c.expires).Round(time.Second))
+	}
+	return nil
 }
 
 // grantsOf compiles rt.rooms, or finds what an earlier token with the same bytes had.

@@ -30,6 +30,8 @@ type claims struct {
 	rooms                        []byte    // rt.rooms as written, the scratch's; nil: absent
 	info                         []byte
 	maxSessions                  int
+	session                      bool   // there is an rt: it is a user's, for sessions
+	scope                        string // "": absent, or of a kind that is not ours
 }
 
 // header returns alg, and kid if there is one. What would change the meaning of a token or bring a key along is refused. kid is
@@ -98,7 +100,10 @@ func (s *scratch) claims(b []byte) (c claims, err error) {
 			if use, err = s.text("token_use", MaxTokenBytes); err == nil && use != "access" {
 				err = refuse("token_use %s is not access", quoted(use))
 			}
+		case "scope":
+			c.scope, err = s.scope()
 		case "rt":
+			c.session = true
 			err = s.object("rt", func(name []byte) error { return s.ours(&c, name) })
 		default:
 			err = s.skip("payload")
@@ -115,6 +120,14 @@ func (s *scratch) claims(b []byte) (c claims, err error) {
 		}
 	}
 	return c, err
+}
+
+// scope reads what a service's token is good for. Issuers put it into users' tokens too, in whatever form: there it says nothing.
+func (s *scratch) scope() (string, error) {
+	if s.dec.PeekKind() != '"' {
+		return "", s.skip("payload")
+	}
+	return s.text("scope", MaxTokenBytes)
 }
 
 // ours reads a member of rt.

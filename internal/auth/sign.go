@@ -22,6 +22,7 @@ type Claims struct {
 	Rooms       map[string]string // nil: the node's default; empty: no room
 	Info        []byte            // one JSON value
 	MaxSessions int
+	Scope       string // of a service's token, words with a space between; then nothing is said of rooms, info and sessions
 }
 
 // payload is how claims are written.
@@ -32,6 +33,7 @@ type payload struct {
 	Expires  int64  `json:"exp"`
 	IssuedAt int64  `json:"iat,omitzero"`
 	TokenID  string `json:"jti,omitzero"`
+	Scope    string `json:"scope,omitzero"`
 	RT       ours   `json:"rt,omitzero"`
 }
 
@@ -94,11 +96,13 @@ func (c *Claims) encode() ([]byte, error) {
 		return nil, errors.New("a token must expire")
 	case len(c.TokenID) > MaxTokenIDBytes:
 		return nil, fmt.Errorf("a token id of %d bytes, the limit is %d", len(c.TokenID), MaxTokenIDBytes)
+	case c.Scope != "" && (c.Rooms != nil || c.Info != nil || c.MaxSessions != 0):
+		return nil, errors.New("a scope beside rooms, info or sessions: a token is for a service or for a user")
 	case c.MaxSessions < 0 || c.MaxSessions > maxMaxSessions:
 		return nil, fmt.Errorf("%d sessions at once, it must be an integer from 1 to %d", c.MaxSessions, maxMaxSessions)
 	}
 	p := payload{
-		Issuer: c.Issuer, User: c.User, Audience: c.Audience, Expires: c.Expires.Unix(), TokenID: c.TokenID,
+		Issuer: c.Issuer, User: c.User, Audience: c.Audience, Expires: c.Expires.Unix(), TokenID: c.TokenID, Scope: c.Scope,
 		RT: ours{Rooms: c.Rooms, MaxSessions: c.MaxSessions},
 	}
 	if !c.IssuedAt.IsZero() {

@@ -9,17 +9,18 @@ import (
 
 // Serve are the options of a node.
 type Serve struct {
-	Config         File              `placeholder:"FILE" help:"YAML file of options: edge-addr: 127.0.0.1:8080. Flags and variables go before it."`
-	Dev            bool              `help:"Development: sessions need no token, pages from localhost may connect, the demo page is served at / and hands out tokens, gRPC describes itself."`
-	EdgeAddr       string            `default:"127.0.0.1:8080" help:"Where sessions connect."`
-	EdgeTLSCert    string            `name:"edge-tls-cert" placeholder:"FILE" help:"Certificate chain, PEM: sessions connect over TLS. Read again when it changes."`
-	EdgeTLSKey     string            `name:"edge-tls-key" placeholder:"FILE" help:"Its private key, PEM; not readable by everyone."`
-	GRPCAddr       string            `name:"grpc-addr" default:"127.0.0.1:9090" help:"Where backends call."`
-	GRPCTLSCert    string            `name:"grpc-tls-cert" placeholder:"FILE" help:"Certificate chain, PEM: backends call over TLS. Read again when it changes."`
-	GRPCTLSKey     string            `name:"grpc-tls-key" placeholder:"FILE" help:"Its private key, PEM; not readable by everyone."`
-	GRPCInsecure   bool              `name:"grpc-insecure" help:"Let the gRPC listener leave loopback without TLS and keys: whoever reaches it may publish."`
-	GRPCKey        []Key             `name:"grpc-key" placeholder:"FILE|env:NAME" sep:"," help:"Key that backends call with: authorization: Bearer KEY. Repeatable, while one replaces another. None: whoever reaches the listener may call."`
-	GRPCRate       *int              `name:"grpc-rate" placeholder:"N" help:"Publishes a second of each backend; 0: any number. Unless set 5000, and any number on loopback."`
+	Config         File   `placeholder:"FILE" help:"YAML file of options: edge-addr: 127.0.0.1:8080. Flags and variables go before it."`
+	Dev            bool   `help:"Development: sessions need no token, pages from localhost may connect, the demo page is served at / and hands out tokens, gRPC describes itself."`
+	EdgeAddr       string `default:"127.0.0.1:8080" help:"Where sessions connect."`
+	EdgeTLSCert    string `name:"edge-tls-cert" placeholder:"FILE" help:"Certificate chain, PEM: sessions connect over TLS. Read again when it changes."`
+	EdgeTLSKey     string `name:"edge-tls-key" placeholder:"FILE" help:"Its private key, PEM; not readable by everyone."`
+	GRPCAddr       string `name:"grpc-addr" default:"127.0.0.1:9090" help:"Where backends call."`
+	GRPCTLSCert    string `name:"grpc-tls-cert" placeholder:"FILE" help:"Certificate chain, PEM: backends call over TLS. Read again when it changes."`
+	GRPCTLSKey     string `name:"grpc-tls-key" placeholder:"FILE" help:"Its private key, PEM; not readable by everyone."`
+	GRPCInsecure   bool   `name:"grpc-insecure" help:"Let the gRPC listener leave loopback without TLS, or without keys, tokens and certificates: whoever reaches it may publish."`
+	GRPCKey        []Key  `name:"grpc-key" placeholder:"FILE|env:NAME" sep:"," help:"Key that backends call with: authorization: Bearer KEY. Repeatable, while one replaces another. Without keys, tokens and certificates whoever reaches the listener may call."`
+	GRPCRate       *int   `name:"grpc-rate" placeholder:"N" help:"Publishes a second of each backend; 0: any number. Unless set 5000, and any number on loopback."`
+	Backends       `embed:""`
 	OpsAddr        string            `default:"127.0.0.1:8081" help:"Where operators scrape: /metrics, /healthz, /readyz."`
 	Origin         []string          `placeholder:"SCHEME://HOST[:PORT]" sep:"," help:"Pages that may connect, besides those of the edge's own address; SCHEME://*.HOST.DOMAIN for all below a name. Repeatable."`
 	Host           []string          `placeholder:"NAME" sep:"," help:"Names under which sessions may connect, *.HOST.DOMAIN for all below one; their pages may. Addresses and localhost always may. Any if none is given. Repeatable."`
@@ -28,7 +29,7 @@ type Serve struct {
 	JWTKey         []string          `name:"jwt-key" sep:"," placeholder:"FILE|env:NAME" help:"Key that verifies sessions' tokens: a PEM public key or certificate, or a secret of at least 32 bytes. A file is read again when it changes. Repeatable."`
 	JWKSURL        []string          `name:"jwks-url" sep:"," placeholder:"[ISS=]URL" help:"Key set (JWKS) that verifies sessions' tokens, fetched again and again; with ISS those of this issuer alone. Repeatable."`
 	JWKSFile       []string          `name:"jwks-file" sep:"," placeholder:"[ISS=]FILE" help:"The same from a file, read again when it changes. Repeatable."`
-	JWKSInsecure   bool              `name:"jwks-insecure" help:"Let --jwks-url be http:// beyond loopback: whoever is in between can sign tokens."`
+	JWKSInsecure   bool              `name:"jwks-insecure" help:"Let --jwks-url and --grpc-jwks-url be http:// beyond loopback: whoever is in between can sign tokens."`
 	JWTAlg         []string          `name:"jwt-alg" sep:"," placeholder:"ALG" help:"Algorithms of tokens that count, such as RS256; by default what fits each key. Repeatable."`
 	JWTIssuer      string            `name:"jwt-issuer" placeholder:"ISS" help:"Tokens must be issued by it, or by an issuer that has a key set of its own."`
 	JWTAudience    []string          `name:"jwt-audience" sep:"," placeholder:"[ISS=]AUD" help:"Tokens must be for it; with ISS, an issuer of --jwks-url or --jwks-file, its tokens. Repeatable."`

@@ -71,7 +71,7 @@ func TestDefaultsAreThoseOfTheDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Serve{
-		Dev: true, EdgeAddr: "127.0.0.1:8080", GRPCAddr: "127.0.0.1:9090", OpsAddr: "127.0.0.1:8081",
+		Dev: true, EdgeAddr: "127.0.0.1:8080", GRPCAddr: "127.0.0.1:9090", Backends: Backends{GRPCConnections: 1000}, OpsAddr: "127.0.0.1:8081",
 		JWTMaxLifetime: 24 * time.Hour, QueryToken: true,
 		Presence: true, PresenceGrace: 8 * time.Second, PresenceAway: 5 * time.Minute, PresenceCountsAbove: 1000, MaxSessionsPolicy: "replace",
 		MaxSessions: 10_000, SndbufBytes: 64 << 10, Limits: usualLimits(), MaxData: 64 << 10, LogBytes: 256 << 20,
@@ -101,7 +101,9 @@ func TestEveryOptionIsAFlagAVariableAndHelp(t *testing.T) {
 		}
 	}
 	want := []string{
-		"config", "dev", "edge-addr", "edge-tls-cert", "edge-tls-key", "grpc-addr", "grpc-tls-cert", "grpc-tls-key", "grpc-insecure", "grpc-key", "grpc-rate", "ops-addr", "origin", "host", "trusted-proxy", "proxy-protocol",
+		"config", "dev", "edge-addr", "edge-tls-cert", "edge-tls-key", "grpc-addr", "grpc-tls-cert", "grpc-tls-key", "grpc-insecure", "grpc-key", "grpc-rate",
+		"grpc-connections", "grpc-tls-ca", "grpc-tls-san", "grpc-jwt-key", "grpc-jwks-url", "grpc-jwt-alg", "grpc-jwt-issuer", "grpc-jwt-audience",
+		"ops-addr", "origin", "host", "trusted-proxy", "proxy-protocol",
 		"jwt-key", "jwks-url", "jwks-file", "jwks-insecure", "jwt-alg", "jwt-issuer", "jwt-audience", "jwt-max-lifetime", "grant", "anonymous", "query-token", "type",
 		"hooks-addr", "hook", "hooks-tls-ca", "hooks-key", "hooks-insecure", "hooks-header", "hooks-fail", "hooks-timeout", "hooks-concurrency",
 		"presence", "presence-grace", "presence-away", "presence-counts-above", "max-sessions-policy", "max-sessions", "sndbuf-bytes",
@@ -180,7 +182,7 @@ func TestAMapIsRepeatedOrWrittenInOne(t *testing.T) {
 // good is what every case begins with.
 func good() *Serve {
 	return &Serve{
-		Dev: true, EdgeAddr: ":1", GRPCAddr: "localhost:2", OpsAddr: "[::1]:3", MaxSessions: 1, SndbufBytes: 4 << 10, MaxData: 1 << 10, LogBytes: 4 << 20,
+		Dev: true, EdgeAddr: ":1", GRPCAddr: "localhost:2", Backends: Backends{GRPCConnections: 1}, OpsAddr: "[::1]:3", MaxSessions: 1, SndbufBytes: 4 << 10, MaxData: 1 << 10, LogBytes: 4 << 20,
 		JWTMaxLifetime: 1, PresenceGrace: 1, PresenceCountsAbove: 1, MemoryBytes: 1, HistorySize: 1, HistoryTTL: 1, IdempotencyTTL: 1, DrainTimeout: 2, DrainDelay: 1, DrainWindow: 1,
 		Limits: Limits{SessionRooms: 1, SessionBuffer: 192 << 10, MessageTimeout: 1},
 	}
@@ -194,40 +196,56 @@ func TestWhatIsWrongIsNamedByItsOption(t *testing.T) {
 		change func(*Serve)
 		option string
 	}{
-		"an edge address without a port":  {func(c *Serve) { c.EdgeAddr = "127.0.0.1" }, "--edge-addr"},
-		"a gRPC address without a port":   {func(c *Serve) { c.GRPCAddr = "127.0.0.1" }, "--grpc-addr"},
-		"an ops address without a port":   {func(c *Serve) { c.OpsAddr = "" }, "--ops-addr"},
-		"neither keys nor their absence":  {func(c *Serve) { c.Dev = false }, "--jwt-key"},
-		"an issuer without a key":         {func(c *Serve) { c.JWTIssuer = "x" }, "--jwt-issuer"},
-		"an algorithm without a key":      {func(c *Serve) { c.JWTAlg = []string{"HS256"} }, "--jwt-alg"},
-		"tokens without lifetime":         {func(c *Serve) { c.JWTMaxLifetime = 0 }, "--jwt-max-lifetime"},
-		"a kind of type that is none":     {func(c *Serve) { c.Type = map[string]string{"vote": "kept"} }, "--type"},
-		"data too small":                  {func(c *Serve) { c.MaxData-- }, "--max-data"},
-		"data too large":                  {func(c *Serve) { c.MaxData = 1<<20 + 1 }, "--max-data"},
-		"timers that are too late":        {func(c *Serve) { c.TimerSlack = 11 * time.Millisecond }, "--timer-slack"},
-		"no grace":                        {func(c *Serve) { c.PresenceGrace = 0 }, "--presence-grace"},
-		"away before it came":             {func(c *Serve) { c.PresenceAway = -1 }, "--presence-away"},
-		"counts of nobody":                {func(c *Serve) { c.PresenceCountsAbove = 0 }, "--presence-counts-above"},
-		"no sessions":                     {func(c *Serve) { c.MaxSessions = 0 }, "--max-sessions"},
-		"a negative number of sessions":   {func(c *Serve) { c.MaxSessions = -1 }, "--max-sessions"},
-		"no history":                      {func(c *Serve) { c.HistorySize = 0 }, "--history-size"},
-		"history without time":            {func(c *Serve) { c.HistoryTTL = 0 }, "--history-ttl"},
-		"keys without time":               {func(c *Serve) { c.IdempotencyTTL = -1 }, "--idempotency-ttl"},
-		"no memory":                       {func(c *Serve) { c.MemoryBytes = 0 }, "--memory-bytes"},
-		"a log budget one byte too small": {func(c *Serve) { c.LogBytes-- }, "--log-bytes"},
-		"a send buffer too small":         {func(c *Serve) { c.SndbufBytes-- }, "--sndbuf-bytes"},
-		"a CA for no Redis":               {func(c *Serve) { c.RedisTLSCA = "a" }, "--redis-tls-ca"},
-		"a Redis needed and not there":    {func(c *Serve) { c.ReadyNeedsRedis = true }, "--ready-needs-redis"},
-		"a prefix that marks a slot":      {func(c *Serve) { c.RedisPrefix = "{a}" }, "--redis-prefix"},
-		"a wait into the past":            {func(c *Serve) { c.RedisWait = -1 }, "--redis-wait"},
-		"a mode that is none":             {func(c *Serve) { c.DegradedRoom = map[string]string{"a": "ignore"} }, "--degraded-room"},
-		"no time to drain":                {func(c *Serve) { c.DrainTimeout, c.DrainDelay, c.DrainWindow = 0, 0, 0 }, "--drain-timeout"},
-		"a drain longer than its bound":   {func(c *Serve) { c.DrainWindow++ }, "--drain-window"},
-		"an edge certificate alone":       {func(c *Serve) { c.EdgeTLSCert = "a" }, "--edge-tls-key"},
-		"an edge key alone":               {func(c *Serve) { c.EdgeTLSKey = "a" }, "--edge-tls-cert"},
-		"a gRPC certificate alone":        {func(c *Serve) { c.GRPCTLSCert = "a" }, "--grpc-tls-key"},
-		"a gRPC key alone":                {func(c *Serve) { c.GRPCTLSKey = "a" }, "--grpc-tls-cert"},
-		"a negative drain delay":          {func(c *Serve) { c.DrainDelay = -1 }, "--drain-delay"},
+		"an edge address without a port":     {func(c *Serve) { c.EdgeAddr = "127.0.0.1" }, "--edge-addr"},
+		"a gRPC address without a port":      {func(c *Serve) { c.GRPCAddr = "127.0.0.1" }, "--grpc-addr"},
+		"an ops address without a port":      {func(c *Serve) { c.OpsAddr = "" }, "--ops-addr"},
+		"neither keys nor their absence":     {func(c *Serve) { c.Dev = false }, "--jwt-key"},
+		"an issuer without a key":            {func(c *Serve) { c.JWTIssuer = "x" }, "--jwt-issuer"},
+		"an algorithm without a key":         {func(c *Serve) { c.JWTAlg = []string{"HS256"} }, "--jwt-alg"},
+		"tokens without lifetime":            {func(c *Serve) { c.JWTMaxLifetime = 0 }, "--jwt-max-lifetime"},
+		"a kind of type that is none":        {func(c *Serve) { c.Type = map[string]string{"vote": "kept"} }, "--type"},
+		"data too small":                     {func(c *Serve) { c.MaxData-- }, "--max-data"},
+		"data too large":                     {func(c *Serve) { c.MaxData = 1<<20 + 1 }, "--max-data"},
+		"timers that are too late":           {func(c *Serve) { c.TimerSlack = 11 * time.Millisecond }, "--timer-slack"},
+		"no grace":                           {func(c *Serve) { c.PresenceGrace = 0 }, "--presence-grace"},
+		"away before it came":                {func(c *Serve) { c.PresenceAway = -1 }, "--presence-away"},
+		"counts of nobody":                   {func(c *Serve) { c.PresenceCountsAbove = 0 }, "--presence-counts-above"},
+		"no sessions":                        {func(c *Serve) { c.MaxSessions = 0 }, "--max-sessions"},
+		"a negative number of sessions":      {func(c *Serve) { c.MaxSessions = -1 }, "--max-sessions"},
+		"no history":                         {func(c *Serve) { c.HistorySize = 0 }, "--history-size"},
+		"history without time":               {func(c *Serve) { c.HistoryTTL = 0 }, "--history-ttl"},
+		"keys without time":                  {func(c *Serve) { c.IdempotencyTTL = -1 }, "--idempotency-ttl"},
+		"no memory":                          {func(c *Serve) { c.MemoryBytes = 0 }, "--memory-bytes"},
+		"a log budget one byte too small":    {func(c *Serve) { c.LogBytes-- }, "--log-bytes"},
+		"a send buffer too small":            {func(c *Serve) { c.SndbufBytes-- }, "--sndbuf-bytes"},
+		"no time to drain":                   {func(c *Serve) { c.DrainTimeout, c.DrainDelay, c.DrainWindow = 0, 0, 0 }, "--drain-timeout"},
+		"a drain longer than its bound":      {func(c *Serve) { c.DrainWindow++ }, "--drain-window"},
+		"an edge certificate alone":          {func(c *Serve) { c.EdgeTLSCert = "a" }, "--edge-tls-key"},
+		"an edge key alone":                  {func(c *Serve) { c.EdgeTLSKey = "a" }, "--edge-tls-cert"},
+		"a gRPC certificate alone":           {func(c *Serve) { c.GRPCTLSCert = "a" }, "--grpc-tls-key"},
+		"a gRPC key alone":                   {func(c *Serve) { c.GRPCTLSKey = "a" }, "--grpc-tls-cert"},
+		"no connections of backends":         {func(c *Serve) { c.GRPCConnections = 0 }, "--grpc-connections"},
+		"backends' certificates without TLS": {func(c *Serve) { c.GRPCTLSCA, c.GRPCTLSSAN = "a", []string{"a"} }, "--grpc-tls-cert"},
+		"certificates of anybody":            {func(c *Serve) { c.GRPCTLSCert, c.GRPCTLSKey, c.GRPCTLSCA = "a", "a", "a" }, "--grpc-tls-san"},
+		"a name nobody vouches for":          {func(c *Serve) { c.GRPCTLSSAN = []string{"a"} }, "--grpc-tls-ca"},
+		"a pattern for a name": {func(c *Serve) {
+			c.GRPCTLSCert, c.GRPCTLSKey, c.GRPCTLSCA, c.GRPCTLSSAN = "a", "a", "a", []string{"*.a"}
+		}, "--grpc-tls-san"},
+		"scopes of no name": {func(c *Serve) {
+			c.GRPCTLSCert, c.GRPCTLSKey, c.GRPCTLSCA, c.GRPCTLSSAN = "a", "a", "a", []string{"=publish"}
+		}, "--grpc-tls-san"},
+		"an audience of services without a key": {func(c *Serve) { c.GRPCJWTAudience = "rt" }, "--grpc-jwt-key"},
+		"services without an audience":          {func(c *Serve) { c.GRPCJWTKey = []string{"a"} }, "--grpc-jwt-audience"},
+		"one audience for services and users": {func(c *Serve) {
+			c.JWTKey, c.JWTAudience, c.GRPCJWTKey, c.GRPCJWTAudience = []string{"a"}, []string{"rt"}, []string{"a"}, "rt"
+		}, "--grpc-jwt-audience"},
+		"services' keys from afar in plaintext": {func(c *Serve) { c.GRPCJWKSURL, c.GRPCJWTAudience = []string{"http://a.example/k"}, "rt" }, "--jwks-insecure"},
+		"a negative drain delay":                {func(c *Serve) { c.DrainDelay = -1 }, "--drain-delay"},
+		"a CA for no Redis":                     {func(c *Serve) { c.RedisTLSCA = "a" }, "--redis-tls-ca"},
+		"a Redis needed and not there":          {func(c *Serve) { c.ReadyNeedsRedis = true }, "--ready-needs-redis"},
+		"a prefix that marks a slot":            {func(c *Serve) { c.RedisPrefix = "{a}" }, "--redis-prefix"},
+		"a wait into the past":                  {func(c *Serve) { c.RedisWait = -1 }, "--redis-wait"},
+		"a mode that is none":                   {func(c *Serve) { c.DegradedRoom = map[string]string{"a": "ignore"} }, "--degraded-room"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := good()
@@ -264,6 +282,16 @@ func TestAGRPCListenerThatOthersReachMustBeAskedFor(t *testing.T) {
 		cfg.GRPCTLSCert, cfg.GRPCTLSKey = "a", "b" // without keys to know callers by it is not enough
 		if err := cfg.Validate(); (err == nil) != loopback {
 			t.Errorf("--grpc-addr %s over TLS: %v", addr, err)
+		}
+		for _, known := range []func(*Serve){
+			func(c *Serve) { c.GRPCJWTKey, c.GRPCJWTAudience = []string{"a"}, "rt" },
+			func(c *Serve) { c.GRPCTLSCA, c.GRPCTLSSAN = "a", []string{"shop.example=publish+presence"} },
+		} {
+			whole := *cfg
+			known(&whole)
+			if err := whole.Validate(); err != nil {
+				t.Errorf("--grpc-addr %s over TLS, callers known: %v", addr, err)
+			}
 		}
 		cfg.GRPCInsecure = true
 		if err := cfg.Validate(); err != nil {

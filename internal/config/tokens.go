@@ -1,7 +1,6 @@
 package config
 
 import (
-	"net/url"
 	"slices"
 	"strings"
 )
@@ -94,12 +93,6 @@ func (c *Serve) checkTokens(p *problems) {
 	}
 	for _, option := range c.JWKSURL {
 		_, from := splitURL(option)
-		u, err := url.Parse(from)
-		switch {
-		case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-			p.add("--jwks-url must be https://… or ISS=https://…")
-		case u.Scheme == "http" && !c.JWKSInsecure && !loopback(u.Hostname()):
-			p.add("--jwks-url: over http:// whoever is between this node and %s could sign tokens; say --jwks-insecure if that is wanted", u.Host)
-		}
+		c.checkKeySet(p, "--jwks-url", from)
 	}
 }

@@ -31,6 +31,7 @@ func (c *Serve) Validate() error {
 	c.checkSessions(&p)
 	c.checkBackends(&p)
 	c.checkHooks(&p)
+	c.checkServices(&p)
 	c.checkSizes(&p)
 	c.Limits.check(&p)
 	c.checkRedis(&p)
@@ -126,8 +127,8 @@ func (c *Serve) missingForOthers() string {
 	if c.GRPCTLSCert == "" {
 		missing = append(missing, "TLS")
 	}
-	if len(c.GRPCKey) == 0 {
-		missing = append(missing, "--grpc-key")
+	if len(c.GRPCKey) == 0 && !c.JWT() && c.GRPCTLSCA == "" {
+		missing = append(missing, "--grpc-key (or --grpc-jwt-key, --grpc-jwks-url, --grpc-tls-ca)")
 	}
 	return strings.Join(missing, " and ")
 }

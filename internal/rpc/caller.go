@@ -2,18 +2,13 @@ package rpc
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/tap"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/limit"
@@ -30,24 +25,43 @@ const (
 	ScopePresence
 	ScopeControl
 
-	allScopes = ScopePublish | ScopePublishAsUser | ScopeSubscribe | ScopePresence | ScopeControl
+	// AllScopes are those of callers that nobody has restricted.
+	AllScopes = ScopePublish | ScopePublishAsUser | ScopeSubscribe | ScopePresence | ScopeControl
 )
 
-// String is the scope's name in credentials and refusals.
+// scopeNames are the scopes' names in credentials and refusals; bit i is scopeNames[i].
+var scopeNames = [...]string{"publish", "publish:as-user", "subscribe", "presence", "control"}
+
+// String is the scope's name.
 func (s Scope) String() string {
-	switch s {
-	case ScopePublish:
-		return "publish"
-	case ScopePublishAsUser:
-		return "publish:as-user"
-	case ScopeSubscribe:
-		return "subscribe"
-	case ScopePresence:
-		return "presence"
-	case ScopeControl:
-		return "control"
+	for i, name := range scopeNames {
+		if s == 1<<i {
+			return name
+		}
 	}
 	return "none"
+}
+
+// ParseScope reads the names of scopes. An unknown one is an error.
+func ParseScope(names []string) (all Scope, _ error) {
+	for _, name := range names {
+		s := scopeNamed(name)
+		if s == 0 {
+			return 0, fmt.Errorf("scope %q is none of %s", name, strings.Join(scopeNames[:], ", "))
+		}
+		all |= s
+	}
+	return all, nil
+}
+
+// scopeNamed is 0 for a name that is no scope's.
+func scopeNamed(name string) Scope {
+	for i, known := range scopeNames {
+		if name == known {
+			return 1 << i
+		}
+	}
+	return 0
 }
 
 // scopes is what each service takes; a method with a scope of its own stands beside them. What is in neither is refused.
@@ -78,13 +92,15 @@ func scopeOf(method string) (need Scope, ok bool) {
 	return need, ok
 }
 
-// Caller is who calls. It does not change and may be shared by calls.
+// Caller is who calls. What it may do does not change; it may be shared by calls.
 type Caller struct {
 	Identity string // idempotency keys, rates and logs are by identity; never the credential
 	Name     string // what it may say as `from` without ScopePublishAsUser; empty: nothing
 	Scopes   Scope
 
-	rate *limit.Bucket // of its publishes; nil: none
+	expires time.Time     // a stream of the caller ends then; zero: never
+	rate    *limit.Bucket // of its publishes; nil: none
+	claims  claims
 }
 
 // local is who calls where no credential is asked for.
@@ -123,98 +139,19 @@ func (c *Caller) take(n int) error {
 // minRetry is the least that a caller is told to wait: below it the clock would decide.
 const minRetry = time.Millisecond
 
-// MinKeyBytes is the shortest static key that is taken.
-const MinKeyBytes = 16
-
-// doorman turns credentials into callers, before anything else of a call is looked at.
-type doorman struct {
-	log   *slog.Logger
-	local *Caller // everybody, if there are no keys
-	keys  []staticKey
-
-	missing, unknown counter
-	logged           atomic.Int64 // when a refusal was, in Unix nanoseconds
+// claims are a caller's messages in another's name. Each is counted, and once a second the log has one.
+type claims struct {
+	n    atomic.Uint64
+	told atomic.Int64 // when, in Unix nanoseconds
 }
 
-type staticKey struct {
-	hash [sha256.Size]byte
-	who  *Caller
+// note tells of a message in the name of from.
+func (c *claims) note(ctx context.Context, log *slog.Logger, who *Caller, from string) {
+	n, now := c.n.Add(1), time.Now().UnixNano()
+	if last := c.told.Load(); now-last >= int64(logEvery) && c.told.CompareAndSwap(last, now) {
+		log.InfoContext(ctx, "published as another; others within a second are counted", "caller", who.Identity, "from", from, "messages_total", n)
+	}
 }
 
-// logEvery bounds what strangers can write into the log.
+// logEvery bounds what callers and strangers can write into the log.
 const logEvery = time.Second
-
-func newDoorman(keys [][]byte, rate int, logger *slog.Logger) *doorman {
-	caller := func(identity string) *Caller {
-		c := &Caller{Identity: identity, Scopes: allScopes}
-		if rate > 0 {
-			c.rate = limit.NewBucket(float64(rate), rate)
-		}
-		return c
-	}
-	d := &doorman{log: logger}
-	for _, k := range keys {
-		hash := sha256.Sum256(k)
-		d.keys = append(d.keys, staticKey{hash, caller("key/" + hex.EncodeToString(hash[:4]))})
-	}
-	if len(d.keys) == 0 {
-		d.local = caller(local)
-	}
-	return d
-}
-
-// tap refuses a call without a good credential before its body is read, else its context bears the Caller. gRPC calls it on
-// the connection's reader: it must not wait.
-func (d *doorman) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if strings.HasPrefix(info.FullMethodName, healthMethods) {
-		return ctx, nil
-	}
-	who := d.local
-	if who == nil {
-		token, ok := bearer(info.Header)
-		if !ok {
-			return nil, d.refuse(ctx, &d.missing, "missing")
-		}
-		if who = d.find(token); who == nil {
-			return nil, d.refuse(ctx, &d.unknown, "unknown")
-		}
-	}
-	return context.WithValue(ctx, callerKey{}, who), nil
-}
-
-// bearer is the one credential of a call.
-func bearer(md metadata.MD) (token string, ok bool) {
-	values := md["authorization"]
-	if len(values) != 1 {
-		return "", false
-	}
-	scheme, token, _ := strings.Cut(values[0], " ")
-	return token, strings.EqualFold(scheme, "bearer") && token != ""
-}
-
-// find takes the same time whichever key it is, and if it is none.
-func (d *doorman) find(token string) (who *Caller) {
-	hash := sha256.Sum256([]byte(token))
-	for i := range d.keys {
-		if subtle.ConstantTimeCompare(hash[:], d.keys[i].hash[:]) == 1 {
-			who = d.keys[i].who
-		}
-	}
-	return who
-}
-
-// refuse counts, and logs what it can without the credential.
-func (d *doorman) refuse(ctx context.Context, n *counter, why string) error {
-	n.Add(1)
-	now := time.Now().UnixNano()
-	if last := d.logged.Load(); now-last >= int64(logEvery) && d.logged.CompareAndSwap(last, now) {
-		from := ""
-		if p, ok := peer.FromContext(ctx); ok {
-			from = p.Addr.String()
-		}
-		d.log.WarnContext(ctx, "credential refused; others within a second are not logged", "reason", why, "peer", from,
-			"refused_total", d.missing.Load()+d.unknown.Load())
-	}
-	st, _ := statusFor(errCredential, "")
-	return st.Err()
-}

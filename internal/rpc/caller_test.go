@@ -148,7 +148,7 @@ func TestACallWithoutACredentialIsRefusedUnread(t *testing.T) {
 func TestRefusalsAreLoggedOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &lines{}
-		d := newDoorman(keys(), 0, slog.New(slog.NewJSONHandler(l, nil)))
+		d := newDoorman(&Config{Keys: keys()}, slog.New(slog.NewJSONHandler(l, nil)))
 		for _, want := range []int{1, 1, 2} {
 			for range 100 {
 				if _, err := d.tap(t.Context(), &tap.Info{FullMethodName: "/a/b", Header: metadata.Pairs("authorization", "Bearer hunter2")}); status.Code(err) != codes.Unauthenticated {

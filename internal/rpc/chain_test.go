@@ -90,9 +90,9 @@ func TestAStreamEndsWithTheAgeOfItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(t.Context(), Config{}, Parts{}, slog.New(slog.DiscardHandler))
 		defer s.Shutdown(t.Context())
-		ctx := context.WithValue(t.Context(), callerKey{}, &Caller{Scopes: allScopes})
+		ctx := context.WithValue(t.Context(), callerKey{}, &Caller{Scopes: AllScopes})
 		begin := time.Now()
-		ctx = peer.NewContext(ctx, &peer.Peer{Addr: since{&net.TCPAddr{}, begin}})
+		ctx = peer.NewContext(ctx, &peer.Peer{Addr: since{Addr: &net.TCPAddr{}, at: begin}})
 		time.Sleep(5 * time.Minute) // the connection is older than its stream
 		err := s.chain.stream(nil, pretended{ctx: ctx}, &grpc.StreamServerInfo{FullMethod: realtimev1.SubscriberService_Subscribe_FullMethodName},
 			func(_ any, st grpc.ServerStream) error {

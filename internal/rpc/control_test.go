@@ -388,7 +388,7 @@ func TestWhatOperatorsGetWrongIsToldWithItsField(t *testing.T) {
 func TestOnlyWhoMayOperateDoes(t *testing.T) {
 	n := core(t)
 	s := serveParts(t, Config{}, Parts{Publisher: n.Publisher(), Broker: n.Broker(), Hub: n.Hub(), Presence: n.Presence(), Control: n.Control()}, func(d *doorman) {
-		d.local = &Caller{Identity: "limited", Scopes: allScopes &^ ScopeControl}
+		d.local = &Caller{Identity: "limited", Scopes: AllScopes &^ ScopeControl}
 	})
 	operator := realtimev1.NewControlServiceClient(s.conn)
 	for name, call := range map[string]func(context.Context) error{

@@ -84,6 +84,7 @@ var sentinels = []struct {
 	{errTooMany, told{Code: codes.InvalidArgument, Reason: "realtime/TOO_MANY_ITEMS"}},
 	{errPosition, told{Code: codes.InvalidArgument, Reason: "realtime/POSITION_INVALID"}},
 	{errCredential, told{Code: codes.Unauthenticated, Reason: "realtime/CREDENTIAL_INVALID"}},
+	{errExpired, told{Code: codes.Unauthenticated, Reason: "realtime/CREDENTIAL_INVALID"}},
 	{errScope, told{Code: codes.PermissionDenied, Reason: "realtime/SCOPE_MISSING"}},
 	{errRate, told{Code: codes.ResourceExhausted, Reason: "realtime/RATE_LIMITED", Retry: time.Second}},
 	{errDraining, told{Code: codes.Unavailable, Reason: "realtime/DRAINING", Retry: time.Second}},

@@ -25,8 +25,11 @@ type chain struct {
 	scopeMissing, rateLimited counter
 }
 
-// errDraining ends a stream that would go on.
-var errDraining = errors.New("draining")
+// What ends a stream that would go on.
+var (
+	errDraining = errors.New("draining")
+	errExpired  = errors.New("token expired")
+)
 
 func (c *chain) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	if _, ok := ctx.Deadline(); !ok {
@@ -52,10 +55,14 @@ func (c *chain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 		t := time.AfterFunc(time.Until(since.Add(c.lasting)), drain)
 		defer t.Stop()
 	}
+	if end := callerOf(ctx).expires; !end.IsZero() {
+		t := time.AfterFunc(time.Until(end), func() { cancel(errExpired) })
+		defer t.Stop()
+	}
 	defer func() {
 		err = caught(recover(), err)
-		if err != nil && errors.Is(context.Cause(ctx), errDraining) {
-			err = errDraining
+		if why := context.Cause(ctx); err != nil && (errors.Is(why, errDraining) || errors.Is(why, errExpired)) {
+			err = why
 		}
 		err = c.end(ctx, info.FullMethod, err)
 	}()
@@ -86,13 +93,16 @@ func (s *stream) SendMsg(m any) error {
 // admit refuses a caller without the method's scope.
 func (c *chain) admit(ctx context.Context, method string) error {
 	need, ok := scopeOf(method)
+	who := callerOf(ctx)
 	switch {
 	case strings.HasPrefix(method, healthMethods):
 		return nil
+	case who == nobody:
+		return errCredential
 	case !ok:
 		return &refusal{error: errScope}
 	}
-	return callerOf(ctx).needs(need)
+	return who.needs(need)
 }
 
 // unread is gRPC's own refusal of a message in a stream, an item above the limit, say: the caller has been told already.

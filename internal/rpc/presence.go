@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -41,6 +42,7 @@ type presences struct {
 	broker   broker.Broker
 	ask      *control.Asker
 	pages    *lru.Cache[pageKey, encodedPage]
+	senders  *sync.WaitGroup // goroutines that send; they end with their streams' handlers, or right behind them
 }
 
 type pageKey struct {
@@ -55,9 +57,9 @@ type encodedPage struct {
 	b  []byte
 }
 
-func newPresences(p Parts) *presences {
+func newPresences(p Parts, senders *sync.WaitGroup) *presences {
 	pages, _ := lru.New[pageKey, encodedPage](encodedPages) // it fails only for a size below 1
-	return &presences{presence: p.Presence, broker: p.Broker, ask: p.Control, pages: pages}
+	return &presences{presence: p.Presence, broker: p.Broker, ask: p.Control, pages: pages, senders: senders}
 }
 
 // GetPresence lists a room's users by id. A page is encoded once for all that ask for it until the room changes: the answer
@@ -238,8 +240,22 @@ func (s *presences) WatchPresence(req *realtimev1.WatchPresenceRequest, stream r
 		return err
 	}
 	w := s.presence.Watch(target, req.GetResumeToken())
+	// A Send that waits for its reader is let go by gRPC alone, when the handler returns: so the handler is not who sends.
+	sent := make(chan error, 1)
+	s.senders.Go(func() { sent <- tell(stream, w, req.GetResumeToken(), quiet) })
+	select {
+	case err := <-sent:
+		return err
+	case <-stream.Context().Done():
+		return context.Cause(stream.Context())
+	}
+}
+
+// tell sends what a watch brings until the stream or the watch ends, and closes it.
+func tell(stream realtimev1.PresenceService_WatchPresenceServer, w *presence.Watch, token string, quiet time.Duration) (err error) {
 	defer w.Close()
-	ctx, token := stream.Context(), req.GetResumeToken()
+	defer func() { err = caught(recover(), err) }()
+	ctx := stream.Context()
 	for {
 		events, err := next(ctx, w, quiet)
 		if err != nil {

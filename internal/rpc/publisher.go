@@ -64,7 +64,7 @@ func (s *publisher) single(ctx context.Context, room message.Room, c *realtimev1
 		return nil, err
 	}
 	r.Message.Room = room
-	receipt, err := s.publish.Do(ctx, r)
+	receipt, err := s.do(ctx, who, r)
 	if err != nil {
 		return nil, within("message", err)
 	}
@@ -155,7 +155,7 @@ func (s *publisher) many(ctx context.Context, field string, targets []string, pa
 		rooms, places = append(rooms, room), append(places, i)
 	}
 	to := func(n int) error {
-		receipt, err := s.guarded(ctx, copyFor(r, rooms[n]))
+		receipt, err := s.guarded(ctx, who, copyFor(r, rooms[n]))
 		results[places[n]] = s.result(ctx, rooms[n], receipt, err)
 		return err
 	}
@@ -180,13 +180,22 @@ func (s *publisher) item(ctx context.Context, who *Caller, item *realtimev1.Publ
 		return broker.Receipt{}, err
 	}
 	r.Message.Room = room
-	return s.guarded(ctx, r)
+	return s.guarded(ctx, who, r)
 }
 
 // guarded publishes, and makes a panic an error: it is one item's, not the process's.
-func (s *publisher) guarded(ctx context.Context, r publish.Request) (receipt broker.Receipt, err error) {
+func (s *publisher) guarded(ctx context.Context, who *Caller, r publish.Request) (receipt broker.Receipt, err error) {
 	defer func() { err = caught(recover(), err) }()
-	return s.publish.Do(ctx, r)
+	return s.do(ctx, who, r)
+}
+
+// do publishes.
+func (s *publisher) do(ctx context.Context, who *Caller, r publish.Request) (broker.Receipt, error) {
+	receipt, err := s.publish.Do(ctx, r)
+	if from := r.Message.From; err == nil && from != "" && from != who.Name {
+		who.claims.note(ctx, s.chain.log, who, from)
+	}
+	return receipt, err
 }
 
 // result is an item's outcome as its caller reads it.

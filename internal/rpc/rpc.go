@@ -11,6 +11,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -36,9 +38,13 @@ type Config struct {
 	Timeout       time.Duration // of a call whose caller set none, and what calls under way may take at the end; default 5 s
 	ConnectionAge time.Duration // callers are asked to connect anew after it, a tenth more or less; default 10 min
 	Stats         stats.Handler // traces and call metrics; nil: none
+	Connections   int           // at once; further ones are closed. Default 1,000
 	TLS           *tls.Config   // nil: plaintext
-	// Keys are who may call: at least MinKeyBytes each, several while one replaces another. None: everyone may.
-	Keys [][]byte
+	// Who may call; if there is none of all three, everyone: by keys of at least MinKeyBytes, several while one replaces another;
+	// by tokens, which Verify judges without waiting for anything; by the names in certificates, which TLS must ask for and verify.
+	Keys   [][]byte
+	Verify func(token string) (auth.Service, error)
+	Names  Names
 	// Rate is how many publishes a second each identity may send, as many at once; 0: any.
 	Rate int
 	// TokenLifetime is the longest life of a session's token: so long a revocation stands; default 24 h.
@@ -53,6 +59,7 @@ const (
 	maxRequestBytes = 4 << 20          // the contract's bound of a batch; gRPC itself answers above it
 	maxStreams      = 1000             // a connection's parallel calls
 	minPing         = 10 * time.Second // a caller that pings more often is cut
+	maxConnections  = 1000
 	quiet           = time.Minute      // a connection without a sign of life for so long is asked for one
 	handshake       = 10 * time.Second // for a connection's preface
 	workers         = 64               // goroutines kept for calls, whose stacks have grown already; more calls get new ones
@@ -66,7 +73,12 @@ type Server struct {
 	door      *doorman
 	publisher *publisher
 	streams   *subscriber
+	watches   *sync.WaitGroup    // of goroutines that send to watchers
 	end       context.CancelFunc // of streams
+
+	connections int
+	connected   atomic.Int64
+	full        counter // connections that were refused
 }
 
 // services are all of the contract that a node answers; health speaks of each.
@@ -98,8 +110,11 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	if cfg.TokenLifetime == 0 {
 		cfg.TokenLifetime = auth.DefaultMaxLifetime
 	}
+	if cfg.Connections == 0 {
+		cfg.Connections = maxConnections
+	}
 	logger = logger.With("component", "rpc")
-	door := newDoorman(cfg.Keys, cfg.Rate, logger)
+	door := newDoorman(&cfg, logger)
 	ending, end := context.WithCancel(base)
 	// A connection's GOAWAY comes at most a tenth after its age, its forced close the grace later: a stream ends between.
 	c := &chain{log: logger, timeout: cfg.Timeout, lasting: cfg.ConnectionAge + cfg.ConnectionAge/10 + ageSlack, ending: ending}
@@ -119,13 +134,14 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	s := &Server{
 		grpc: grpc.NewServer(opts...), health: health.NewServer(), chain: c, door: door,
 		publisher: &publisher{chain: c, publish: p.Publisher, broker: p.Broker}, streams: &subscriber{hub: p.Hub}, end: end,
+		watches: new(sync.WaitGroup), connections: cfg.Connections,
 	}
 	realtimev1.RegisterPublisherServiceServer(s.grpc, s.publisher)
 	realtimev1.RegisterSubscriberServiceServer(s.grpc, s.streams)
 	if p.Presence == nil {
 		realtimev1.RegisterPresenceServiceServer(s.grpc, noPresences{})
 	} else {
-		realtimev1.RegisterPresenceServiceServer(s.grpc, newPresences(p))
+		realtimev1.RegisterPresenceServiceServer(s.grpc, newPresences(p, s.watches))
 	}
 	realtimev1.RegisterControlServiceServer(s.grpc, &controls{ask: p.Control, log: logger, lifetime: cfg.TokenLifetime + auth.Leeway})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
@@ -138,7 +154,7 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 
 // Serve takes connections from l until Shutdown, then returns nil; l is closed then. Any other end is an error.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.grpc.Serve(dated{l}); !errors.Is(err, grpc.ErrServerStopped) {
+	if err := s.grpc.Serve(dated{l, int64(s.connections), &s.connected, &s.full}); !errors.Is(err, grpc.ErrServerStopped) {
 		return err
 	}
 	return nil
@@ -166,5 +182,6 @@ func (s *Server) Shutdown(ctx context.Context) {
 	defer cut()
 	s.grpc.GracefulStop()
 	s.streams.senders.Wait()
+	s.watches.Wait()
 	s.publisher.lanes.Wait()
 }

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
-	"fmt"
 	"net/http"
 	"net/http/pprof"
 	"os"
@@ -13,7 +11,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/slack5/realtime/internal/broker"
-	"github.com/slack5/realtime/internal/config"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/node"
 	"github.com/slack5/realtime/internal/presence"
@@ -24,7 +21,7 @@ import (
 )
 
 // compose translates the options into the parts' own configurations: nobody else knows both.
-func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config) error {
+func (s *Server) compose(ctx context.Context, number uint16, calls rpc.Config) error {
 	c, meter, tracer := s.cfg, s.telemetry.Meter(), s.telemetry.Tracer()
 	published, err := telemetry.Durations(meter, "realtime_publish_duration_seconds", "From a publish's arrival to its acceptance, the wait for its room included.", "kind", publish.Session.String(), publish.Backend.String(), publish.Embedded.String())
 	if err != nil {
@@ -65,9 +62,11 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 	if s.sessions, err = s.node.NewEdge(edgeConfig, s.log); err != nil {
 		return err
 	}
-	if err = s.composeRPC(ctx, grpcTLS); err != nil {
-		return err
+	parts := rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub(), Control: s.node.Control()}
+	if c.Presence {
+		parts.Presence = s.node.Presence()
 	}
+	s.rpc = rpc.New(ctx, calls, parts, s.log)
 	for _, instrument := range []func(metric.Meter) error{
 		s.node.Instrument, s.instrument, s.instrumentHooks, s.redis.instrument, s.instrumentKeys, s.instrumentRPC,
 	} {
@@ -75,25 +74,6 @@ func (s *Server) compose(ctx context.Context, number uint16, grpcTLS *tls.Config
 			return err
 		}
 	}
-	return nil
-}
-
-// composeRPC makes what backends call.
-func (s *Server) composeRPC(ctx context.Context, grpcTLS *tls.Config) error {
-	c := s.cfg
-	calls := rpc.Config{Reflection: c.Dev, Rate: c.GRPCRateLimit(), Stats: s.telemetry.Calls(), TLS: grpcTLS, TokenLifetime: c.JWTMaxLifetime}
-	for _, k := range c.GRPCKey {
-		secret, err := k.Read(config.MinGRPCKey)
-		if err != nil {
-			return fmt.Errorf("--grpc-key: %w", err)
-		}
-		calls.Keys = append(calls.Keys, []byte(secret))
-	}
-	parts := rpc.Parts{Publisher: s.node.Publisher(), Broker: s.node.Broker(), Hub: s.node.Hub(), Control: s.node.Control()}
-	if c.Presence {
-		parts.Presence = s.node.Presence()
-	}
-	s.rpc = rpc.New(ctx, calls, parts, s.log)
 	return nil
 }
 

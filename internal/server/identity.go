@@ -44,7 +44,7 @@ func (s *Server) edgeConfig() (edge.Config, error) {
 	issuers := c.Issuers()
 	a := auth.Config{
 		Keys: c.JWTKey, KeySets: issuers[0].KeySets, Algorithms: c.JWTAlg, Issuer: issuers[0].Name, Audience: issuers[0].Audience,
-		MaxLifetime: c.JWTMaxLifetime, Rooms: c.Grant, PlainHTTP: c.JWKSInsecure, Logger: s.log,
+		MaxLifetime: c.JWTMaxLifetime, Rooms: c.Grant, NotFor: c.GRPCJWTAudience, PlainHTTP: c.JWKSInsecure, Logger: s.log,
 	}
 	for _, i := range issuers[1:] {
 		a.Issuers = append(a.Issuers, auth.Issuer(i))

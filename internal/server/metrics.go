@@ -63,20 +63,23 @@ func (s *Server) instrumentRPC(m metric.Meter) error {
 		return err
 	}
 	reason := func(why string) metric.ObserveOption { return metric.WithAttributes(attribute.String("reason", why)) }
-	missing, unknown, scope := reason("credential_missing"), reason("credential_unknown"), reason("scope_missing")
-	publish := metric.WithAttributes(attribute.String("kind", "publish"))
+	missing, unknown, expired, scope := reason("credential_missing"), reason("credential_unknown"), reason("credential_expired"), reason("scope_missing")
+	kind := func(what string) metric.ObserveOption { return metric.WithAttributes(attribute.String("kind", what)) }
+	publish, connections := kind("publish"), kind("connections")
 	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		st := s.rpc.Stats()
 		o.ObserveInt64(failures, int64(st.CredentialMissing), missing)
 		o.ObserveInt64(failures, int64(st.CredentialUnknown), unknown)
+		o.ObserveInt64(failures, int64(st.CredentialExpired), expired)
 		o.ObserveInt64(failures, int64(st.ScopeMissing), scope)
 		o.ObserveInt64(limited, int64(st.RateLimited), publish)
+		o.ObserveInt64(limited, int64(st.ConnectionsRefused), connections)
 		return nil
 	}, failures, limited)
 	return err
 }
 
-// instrumentKeys registers how the key sets are that judge sessions' tokens.
+// instrumentKeys registers how the key sets are that judge tokens.
 func (s *Server) instrumentKeys(m metric.Meter) error {
 	age, err := m.Float64ObservableGauge("realtime_jwks_age", metric.WithUnit("s"), metric.WithDescription("Since the key set that was fetched longest ago was; 0: none is fetched."))
 	if err != nil {
@@ -90,8 +93,11 @@ func (s *Server) instrumentKeys(m metric.Meter) error {
 	ok, failed := result("ok"), result("failed")
 	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		var st auth.Stats
-		if s.verifier != nil {
-			st = s.verifier.Stats()
+		for _, v := range []*auth.Verifier{s.verifier, s.services} {
+			if v != nil {
+				one := v.Stats()
+				st.Age, st.Fetched, st.NotFetched = max(st.Age, one.Age), st.Fetched+one.Fetched, st.NotFetched+one.NotFetched
+			}
 		}
 		o.ObserveFloat64(age, st.Age.Seconds())
 		o.ObserveInt64(fetches, int64(st.Fetched), ok)

@@ -50,6 +50,7 @@ type Server struct {
 
 	devSecret []byte         // signs the tokens that development hands out; nil: none
 	verifier  *auth.Verifier // judges sessions' tokens; nil: there are no keys
+	services  *auth.Verifier // judges services' tokens; nil likewise
 
 	edge, ops          *http.Server
 	edgeL, grpcL, opsL net.Listener
@@ -86,11 +87,11 @@ func New(ctx context.Context, cfg *config.Serve, out io.Writer, logger *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	grpcTLS, err := serverTLS("grpc", cfg.GRPCTLSCert, cfg.GRPCTLSKey, logger)
+	calls, err := s.callers()
 	if err != nil {
 		return nil, err
 	}
-	if err = s.compose(context.WithoutCancel(ctx), number, grpcTLS); err != nil {
+	if err = s.compose(context.WithoutCancel(ctx), number, calls); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, func() error { s.rpc.Shutdown(context.WithoutCancel(ctx)); return nil })
@@ -158,12 +159,20 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return s.node.Run(base)
 	})
+	tried := make(chan struct{})
+	if s.services != nil {
+		g.Go(func() error { s.services.Run(base, func() { close(tried) }); return nil })
+	} else {
+		close(tried)
+	}
 	g.Go(func() error { return served("ops listener", s.ops.Serve(s.opsL)) })
 	g.Go(func() error {
-		select {
-		case <-s.node.Ready():
-		case <-stop.Done():
-			return nil
+		for _, begun := range []<-chan struct{}{s.node.Ready(), tried} {
+			select {
+			case <-begun:
+			case <-stop.Done():
+				return nil
+			}
 		}
 		g.Go(func() error { return served("edge listener", s.edge.Serve(s.edgeL)) })
 		g.Go(func() error { return served("gRPC listener", s.rpc.Serve(s.grpcL)) })

@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/slack5/realtime/internal/config"
+	"github.com/slack5/realtime/internal/rpc"
 )
 
 // lookEvery bounds how often handshakes have a certificate's files looked at.
@@ -31,6 +35,93 @@ func serverTLS(name, cert, key string, logger *slog.Logger) (*tls.Config, error)
 		c.NextProtos = []string{"h2"}
 	}
 	return c, nil
+}
+
+// grpcTLS is how the gRPC listener speaks TLS, and whom it lets shake hands: whoever bears one of names in a certificate that
+// --grpc-tls-ca vouches for, if that is set.
+func grpcTLS(c *config.Serve, names rpc.Names, logger *slog.Logger) (*tls.Config, error) {
+	base, err := serverTLS("grpc", c.GRPCTLSCert, c.GRPCTLSKey, logger)
+	if err != nil || c.GRPCTLSCA == "" {
+		return base, err
+	}
+	a := &authority{path: c.GRPCTLSCA, base: base, log: logger.With("component", "tls")}
+	base.ClientAuth, base.SessionTicketsDisabled = tls.RequireAndVerifyClientCert, true // a resumed session would be judged by what held before
+	base.VerifyConnection = func(s tls.ConnectionState) error {
+		if !names.Allow(s.PeerCertificates[0]) {
+			return errors.New("the certificate has none of the names of --grpc-tls-san")
+		}
+		return nil
+	}
+	if err := a.load(); err != nil {
+		return nil, fmt.Errorf("--grpc-tls-ca: %w", err)
+	}
+	base = base.Clone()
+	base.GetConfigForClient = a.get
+	return base, nil
+}
+
+// authority are the certificates in a file that vouch for others', read again when it changes. A version that cannot be used
+// leaves the one before in place.
+type authority struct {
+	path string
+	base *tls.Config
+	log  *slog.Logger
+	now  atomic.Pointer[tls.Config] // base with what the file has
+
+	mu     sync.Mutex
+	looked time.Time
+	seen   stamp // of the version that was read last, usable or not
+}
+
+// get is called in handshakes. One of them looks at the file, the others do not wait for it.
+func (a *authority) get(*tls.ClientHelloInfo) (*tls.Config, error) {
+	if a.mu.TryLock() {
+		if now := time.Now(); now.Sub(a.looked) >= lookEvery {
+			a.looked = now
+			a.refresh()
+		}
+		a.mu.Unlock()
+	}
+	return a.now.Load(), nil
+}
+
+// refresh reads the file if it has changed. Each bad version is told once.
+func (a *authority) refresh() {
+	seen := a.seen
+	err := a.load()
+	switch {
+	case a.seen == seen:
+	case err != nil:
+		a.log.Error("certificates of an authority not usable, those before are kept", "ca", a.path, "err", err)
+	default:
+		a.log.Info("certificates of an authority reloaded", "ca", a.path)
+	}
+}
+
+// load reads the file, unless it is the version that was read last.
+func (a *authority) load() error {
+	var seen stamp
+	info, err := os.Stat(a.path)
+	if err == nil {
+		seen = stamp{info.ModTime(), info.Size(), info.Mode()}
+	}
+	if seen == a.seen && a.now.Load() != nil {
+		return nil
+	}
+	a.seen = seen // before it is read: who changes it now is noticed the next time
+	if err != nil {
+		return err
+	}
+	pem, err := os.ReadFile(a.path)
+	if err != nil {
+		return err
+	}
+	c := a.base.Clone()
+	if c.ClientCAs = x509.NewCertPool(); !c.ClientCAs.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("%s holds no certificate in PEM", a.path)
+	}
+	a.now.Store(c)
+	return nil
 }
 
 // keyPair is a certificate in two files, which are read again when they change. A pair that cannot be used leaves the one
