@@ -22,6 +22,8 @@ type chain struct {
 	lasting time.Duration   // a stream ends once its connection is so old
 	ending  context.Context // ends when streams must
 
+	calls tally
+
 	scopeMissing, rateLimited counter
 }
 
@@ -32,6 +34,8 @@ var (
 )
 
 func (c *chain) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	c.calls.begin()
+	defer c.calls.end()
 	if _, ok := ctx.Deadline(); !ok {
 		b := bound(ctx, c.timeout)
 		defer b.release()
@@ -45,6 +49,8 @@ func (c *chain) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 }
 
 func (c *chain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	c.calls.begin()
+	defer c.calls.end()
 	ctx, cancel := context.WithCancelCause(ss.Context())
 	defer cancel(nil)
 	drain := func() { cancel(errDraining) }

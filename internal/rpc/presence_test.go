@@ -363,3 +363,24 @@ func TestAWatcherThatGoesInTheMiddleOfASendIsNotLogged(t *testing.T) {
 		})
 	}
 }
+
+// The end must not wait for its time: a reader that does nothing would have it every time.
+func TestAWatcherThatNeverReadsDoesNotHoldUpTheEnd(t *testing.T) {
+	n := core(t)
+	s := serveNode(t, Config{Timeout: time.Hour}, n)
+	c := &crowd{served: s, node: n, who: realtimev1.NewPresenceServiceClient(s.conn)}
+	for i := range 12_000 {
+		c.enter(fmt.Sprint("user", i), `"`+strings.Repeat("a", 1000)+`"`, "general") // more than lies on the way to a reader
+	}
+	w, err := c.who.WatchPresence(t.Context(), &realtimev1.WatchPresenceRequest{Target: &realtimev1.WatchPresenceRequest_Rooms{Rooms: &realtimev1.RoomSet{Rooms: []string{"general"}}}})
+	if err == nil {
+		_, err = w.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := within10s(t)
+	if c.Shutdown(ctx); ctx.Err() != nil {
+		t.Error("it held up the end until it was cut")
+	}
+}

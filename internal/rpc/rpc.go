@@ -117,7 +117,7 @@ func New(base context.Context, cfg Config, p Parts, logger *slog.Logger) *Server
 	door := newDoorman(&cfg, logger)
 	ending, end := context.WithCancel(base)
 	// A connection's GOAWAY comes at most a tenth after its age, its forced close the grace later: a stream ends between.
-	c := &chain{log: logger, timeout: cfg.Timeout, lasting: cfg.ConnectionAge + cfg.ConnectionAge/10 + ageSlack, ending: ending}
+	c := &chain{log: logger, timeout: cfg.Timeout, lasting: cfg.ConnectionAge + cfg.ConnectionAge/10 + ageSlack, ending: ending, calls: newTally()}
 	opts := []grpc.ServerOption{
 		grpc.InTapHandle(door.tap), grpc.UnaryInterceptor(c.unary), grpc.StreamInterceptor(c.stream),
 		grpc.MaxRecvMsgSize(maxRequestBytes), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(handshake),
@@ -169,19 +169,4 @@ func (s *Server) SetServing(ok bool) {
 	for _, name := range append([]string{""}, services...) {
 		s.health.SetServingStatus(name, state)
 	}
-}
-
-// Shutdown takes no more calls, ends streams with DRAINING and lets calls under way finish. It cuts what has not ended after
-// Config.Timeout, which is more than a publish takes, or when ctx ends, and returns when all handlers have.
-func (s *Server) Shutdown(ctx context.Context) {
-	s.health.Shutdown()
-	s.end()
-	ctx, cancel := context.WithTimeout(ctx, s.chain.timeout)
-	defer cancel()
-	cut := context.AfterFunc(ctx, s.grpc.Stop)
-	defer cut()
-	s.grpc.GracefulStop()
-	s.streams.senders.Wait()
-	s.watches.Wait()
-	s.publisher.lanes.Wait()
 }

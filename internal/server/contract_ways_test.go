@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
+	"github.com/slack5/realtime/internal/auth"
 	"github.com/slack5/realtime/internal/redis/redistest"
 )
 
@@ -346,6 +348,15 @@ func (c *contract) refusals() map[string]func(*testing.T) {
 		"reason CREDENTIAL_INVALID": func(t *testing.T) {
 			t.Setenv("CONTRACT_KEY", "0123456789abcdef")
 			c.publishUntil(t, StartServer(t, "--grpc-key=env:CONTRACT_KEY"), codes.Unauthenticated)
+		},
+		"reason SCOPE_MISSING": func(t *testing.T) {
+			r := StartServer(t, "--grpc-jwt-key=env:CONTRACT_SECRET", "--grpc-jwt-audience=backends")
+			token, err := auth.SignWith([]byte(contractSecret), auth.Claims{User: "shop", Audience: "backends", Scope: "presence", Expires: time.Now().Add(time.Hour)})
+			done(t, err)
+			ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token)
+			if _, err := realtimev1.NewPublisherServiceClient(c.backend(t, r)).Publish(ctx, &realtimev1.PublishRequest{Room: "general", Message: said}); status.Code(err) != codes.PermissionDenied {
+				t.Error(err)
+			}
 		},
 		"reason FEATURE_OFF": func(t *testing.T) {
 			who := realtimev1.NewPresenceServiceClient(c.backend(t, StartServer(t, "--no-presence")))
