@@ -18,6 +18,7 @@ PYTHON := python3-grpcio python3-protobuf python3-websockets protobuf-compiler p
 BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || \
 	{ b=$$(git merge-base HEAD origin/HEAD 2>/dev/null || git merge-base HEAD main 2>/dev/null) && [ "$$b" != "$$(git rev-parse HEAD)" ] && echo "$$b"; } || \
 	git rev-parse -q --verify HEAD^ || true)
+ARGS ?=
 need = command -v $(1) >/dev/null || { echo "make $@ needs $(1): apt-get install $(2)" >&2; exit 1; }
 
 .PHONY: help
@@ -51,6 +52,11 @@ race: ## Run the Go tests five times with the race detector, each time in a new 
 .PHONY: bench
 bench: ## Run the benchmarks
 	go test -run='^$$' -bench=. -benchmem ./...
+
+# What checks RFC 6455 can be pointed at it. More of it: ARGS='-echo.path=portable -echo.bytes=65536 -echo.fragments=256'.
+.PHONY: echo
+echo: ## Serve an echo over the edge's own WebSockets, for conformance suites
+	@go test -count=1 -v -timeout=0 -run='^TestEcho$$' ./internal/edge -echo=127.0.0.1:9001 $(ARGS)
 
 .PHONY: lint
 lint: $(BUF) $(GOLANGCI_LINT) ## Check code, protos and the house rules

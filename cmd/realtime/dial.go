@@ -30,6 +30,8 @@ type dial struct {
 	Key      string `placeholder:"FILE" help:"File that holds the key to call with, or env:NAME."`
 	TLS      bool   `name:"tls" help:"Use TLS and trust the system's certificates."`
 	TLSCA    string `name:"tls-ca" placeholder:"FILE" help:"Use TLS and trust the certificates of this file instead."`
+	TLSCert  string `name:"tls-cert" placeholder:"FILE" help:"Use TLS and show this certificate, PEM, to a node that asks for one."`
+	TLSKey   string `name:"tls-key" placeholder:"FILE" help:"Its private key, PEM."`
 	Insecure bool   `env:"-" help:"Let the key leave this machine without TLS."`
 	JSON     bool   `name:"json" env:"-" help:"Print JSON, one object a line."`
 
@@ -44,7 +46,10 @@ func (d *dial) AfterApply() (err error) {
 		return err
 	}
 	d.transport = insecure.NewCredentials()
-	if d.TLS || d.TLSCA != "" {
+	if (d.TLSCert == "") != (d.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key need each other")
+	}
+	if d.TLS || d.TLSCA != "" || d.TLSCert != "" {
 		cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 		if d.TLSCA != "" {
 			pem, err := os.ReadFile(d.TLSCA)
@@ -54,6 +59,13 @@ func (d *dial) AfterApply() (err error) {
 			if cfg.RootCAs = x509.NewCertPool(); !cfg.RootCAs.AppendCertsFromPEM(pem) {
 				return fmt.Errorf("--tls-ca: %s holds no certificate in PEM", d.TLSCA)
 			}
+		}
+		if d.TLSCert != "" {
+			pair, err := tls.LoadX509KeyPair(d.TLSCert, d.TLSKey)
+			if err != nil {
+				return fmt.Errorf("--tls-cert, --tls-key: %w", err)
+			}
+			cfg.Certificates = []tls.Certificate{pair}
 		}
 		d.handshake = &handshake{TransportCredentials: credentials.NewTLS(cfg)}
 		d.transport = d.handshake

@@ -10,10 +10,10 @@ import (
 	"github.com/slack5/realtime/internal/auth"
 )
 
-// token makes one for a user's session. What belongs to the token does not come from the environment, where it would be
+// token makes one for a user's session, or for a service that calls. What belongs to the token does not come from the environment, where it would be
 // forgotten; its key may: the same variable that names it to the node.
 type token struct {
-	User        string        `required:"" placeholder:"ID" env:"-" help:"User the token is for."`
+	User        string        `required:"" placeholder:"ID" env:"-" help:"User the token is for; with --scope, the service."`
 	Rooms       []string      `name:"room" placeholder:"ROOM[=rwph]" env:"-" sep:"none" help:"Room, or a prefix and *, and what is allowed there: r join, w send, p presence, h history; all if not given. Repeatable; without any the node's default counts."`
 	TTL         time.Duration `name:"ttl" default:"1h" env:"-" help:"How long it is good."`
 	Key         string        `required:"" placeholder:"FILE|env:NAME" env:"REALTIME_JWT_KEY" help:"Secret or private key (PEM) to sign with: a file, or env:NAME for a variable that holds it."`
@@ -22,6 +22,7 @@ type token struct {
 	Audience    string        `placeholder:"AUD" env:"-" help:"Audience (aud)."`
 	Info        string        `placeholder:"JSON" env:"-" help:"Public presence data, any JSON value."`
 	MaxSessions int           `placeholder:"N" env:"-" help:"How many sessions the user may have at once."`
+	Scopes      []string      `name:"scope" placeholder:"SCOPE" env:"-" help:"What a service that calls a node may do: publish, publish:as-user, subscribe, presence, control. Repeatable; then the token is no user's."`
 	ID          string        `name:"id" placeholder:"JTI" env:"-" help:"Id of the token (jti)."`
 	JSON        bool          `name:"json" env:"-" help:"Print JSON: the token and when it expires."`
 }
@@ -37,7 +38,7 @@ func (t *token) Run(e *env) error {
 	now := time.Now()
 	c := auth.Claims{
 		User: t.User, TokenID: t.ID, Issuer: t.Issuer, Audience: t.Audience,
-		IssuedAt: now, Expires: now.Add(t.TTL), Rooms: rooms, MaxSessions: t.MaxSessions,
+		IssuedAt: now, Expires: now.Add(t.TTL), Rooms: rooms, MaxSessions: t.MaxSessions, Scope: strings.Join(t.Scopes, " "),
 	}
 	if t.Info != "" {
 		c.Info = []byte(t.Info)

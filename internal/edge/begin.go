@@ -112,6 +112,9 @@ func (e *Edge) open(s *session, a *asked, id identity) hub.Open {
 		j.From, j.Resume = points.of(room)
 		o.Joins = append(o.Joins, j)
 	}
+	if e.cfg.instead != nil {
+		return o
+	}
 	now := nowMS()
 	o.Welcome = frame.Welcome{
 		Session: o.ID, User: o.User, Node: e.cfg.Node, Time: now, Expires: unixMS(id.Expires), PingMS: int(e.cfg.PingInterval.Milliseconds()),

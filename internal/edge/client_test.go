@@ -121,14 +121,13 @@ type shown struct {
 	Data                                 json.RawMessage
 }
 
-// read returns the next frame; an error at the connection's end.
-func (c *conn) read(within time.Duration) (g got, err error) {
-	c.deadline(within)
+// whole returns the next frame's first byte and payload.
+func (c *conn) whole(within time.Duration) (op byte, payload []byte, err error) {
+	_ = c.nc.SetReadDeadline(time.Now().Add(within))
 	var head [2]byte
 	if _, err = io.ReadFull(c.r, head[:]); err != nil {
-		return g, err
+		return 0, nil, err
 	}
-	g.op = head[0]
 	n := uint64(head[1])
 	switch n {
 	case 126:
@@ -141,10 +140,16 @@ func (c *conn) read(within time.Duration) (g got, err error) {
 		n = binary.BigEndian.Uint64(b[:])
 	}
 	if err == nil {
-		g.payload = make([]byte, n)
-		_, err = io.ReadFull(c.r, g.payload)
+		payload = make([]byte, n)
+		_, err = io.ReadFull(c.r, payload)
 	}
-	if err != nil {
+	return head[0], payload, err
+}
+
+// read returns the next frame; an error at the connection's end.
+func (c *conn) read(within time.Duration) (g got, err error) {
+	c.deadline(within)
+	if g.op, g.payload, err = c.whole(within); err != nil {
 		return g, err
 	}
 	switch g.op {
@@ -154,7 +159,7 @@ func (c *conn) read(within time.Duration) (g got, err error) {
 		}
 	case 0x88:
 		g.code = 1005
-		if n >= 2 {
+		if len(g.payload) >= 2 {
 			g.code = int(binary.BigEndian.Uint16(g.payload))
 		}
 	}

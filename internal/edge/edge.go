@@ -97,8 +97,9 @@ type Config struct {
 	AssemblyTimeout time.Duration // a message must arrive whole within it, 4001. 10 s
 	CloseTimeout    time.Duration // the peer must end the connection within it after our close. 5 s
 
-	portable bool    // tests: no fast path
-	ledger   *ledger // tests: checks who uses which descriptor
+	portable bool                      // tests: no fast path
+	ledger   *ledger                   // tests: checks who uses which descriptor
+	instead  func(*session, delivered) // tests: takes what sessions send, binary too; nothing of the protocol above RFC 6455 is spoken
 }
 
 // TypeConfig says how messages of a type that sessions may send are treated.
@@ -174,7 +175,7 @@ func New(cfg Config, h *hub.Hub, p Publisher, minter *message.Minter, logger *sl
 	}
 	return &Edge{
 		cfg: cfg, origins: o, hub: h, publish: p, minter: minter, log: log,
-		wheel: newWheel(&cfg), frames: wire.Limits{MessageBytes: cfg.MaxFrameBytes, Fragments: cfg.Limits.Fragments},
+		wheel: newWheel(&cfg), frames: wire.Limits{MessageBytes: cfg.MaxFrameBytes, Fragments: cfg.Limits.Fragments, Binary: cfg.instead != nil},
 		proxies: proxies, limits: newLimits(&cfg), ended: make(chan struct{}, 1),
 	}, nil
 }

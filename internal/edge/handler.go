@@ -66,11 +66,15 @@ func (s *session) handle(in *inbox) {
 		s.use = s.newUsage()
 	}
 	s.use.left, s.use.replied = nil, false
-	for _, b := range in.frames {
+	for _, m := range in.frames {
 		if s.closing.Load() {
 			return
 		}
-		s.frame(s.e.base, b)
+		if instead := s.e.cfg.instead; instead != nil {
+			instead(s, m)
+			continue
+		}
+		s.frame(s.e.base, m.data)
 	}
 }
 

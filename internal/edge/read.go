@@ -7,10 +7,16 @@ import (
 
 // inbox is what one read brought for the handler.
 type inbox struct {
-	frames [][]byte
+	frames []delivered
 	buf    []byte  // where those lie that the parser did not assemble
 	last   *ending // how the session ends after them; nil: it goes on
 	opens  bool    // it is the session's first: Opened runs before
+}
+
+// delivered is a message of the peer's.
+type delivered struct {
+	data   []byte
+	binary bool // never, but for Config.instead
 }
 
 // ending is why no more can be read.
@@ -77,7 +83,7 @@ func (s *session) feed(b []byte) {
 		ev, n := s.parser.Next(b, &s.e.frames)
 		b = b[n:]
 		switch ev.Kind {
-		case wire.Text:
+		case wire.Text, wire.Binary:
 			if in == nil {
 				in = &inbox{}
 			}
@@ -152,7 +158,7 @@ func (s *session) resumed() bool {
 // add keeps a message; rest is what was read behind it.
 func (in *inbox) add(ev wire.Event, rest int) {
 	if ev.Owned {
-		in.frames = append(in.frames, ev.Data)
+		in.frames = append(in.frames, delivered{ev.Data, ev.Kind == wire.Binary})
 		return
 	}
 	if in.buf == nil {
@@ -160,5 +166,5 @@ func (in *inbox) add(ev wire.Event, rest int) {
 	}
 	start := len(in.buf)
 	in.buf = append(in.buf, ev.Data...)
-	in.frames = append(in.frames, in.buf[start:len(in.buf):len(in.buf)])
+	in.frames = append(in.frames, delivered{in.buf[start:len(in.buf):len(in.buf)], ev.Kind == wire.Binary})
 }

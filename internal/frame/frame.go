@@ -71,7 +71,13 @@ func ReadID(f []byte) (message.ID, bool) {
 	return message.ParseID(f[at : at+message.IDBytes])
 }
 
-// IsText tells a text frame, which has an id to stamp, from a ping, pong or close, which has none.
+// HasID tells a frame with an id, or with the place for one that Stamp fills.
+func HasID(f []byte) bool {
+	at := headerLen(f)
+	return IsText(f) && len(f) >= at+len(idKey)+message.IDBytes && string(f[at:at+len(idKey)]) == idKey
+}
+
+// IsText tells a text frame from a ping, pong or close.
 func IsText(f []byte) bool { return len(f) > 0 && f[0]&0x0F == byte(wire.OpText) }
 
 // Payload returns what follows the header of a rendered frame: of a text frame the JSON. It aliases f.

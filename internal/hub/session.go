@@ -253,7 +253,7 @@ func (s *Session) See(room message.Room, sees bool) {
 	s.sh.post(event{kind: kind, s: s, name: room})
 }
 
-// Send posts an own frame: text, whose id the shard stamps for room ("": the session's anchor), or a control frame. f is
+// Send posts an own frame: with an id, which the shard stamps for room ("": the session's anchor), or one that has none. f is
 // the hub's from here on. A session that lets too many bytes of own frames pile up is closed as slow.
 func (s *Session) Send(room message.Room, f []byte) {
 	if int(s.owed.Add(int32(len(f)))) > s.h.cfg.OwnFrameBytes {

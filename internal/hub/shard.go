@@ -214,7 +214,7 @@ func (sh *shard) send(s *Session, name message.Room, f []byte) {
 		s.owed.Add(int32(-len(f)))
 		return
 	}
-	if frame.IsText(f) {
+	if frame.HasID(f) {
 		sh.stamp(s, name, f)
 	}
 	sh.queue(s, f)
