@@ -91,6 +91,34 @@ func TestWithTLSTheNodeMustBeTheOneThatIsTrusted(t *testing.T) {
 	}
 }
 
+func TestANodeThatAsksForACertificateIsShownOne(t *testing.T) {
+	server, ca := certificate(t)
+	ours, mine := certificate(t)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(ours.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := write(t, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
+	leaf, err := x509.ParseCertificate(ours.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := x509.NewCertPool()
+	known.AddCert(leaf)
+	addr := (&fake{publish: published}).serve(t, grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: known})))
+	if out, err := command(t, "publish", addr, "--tls-ca="+ca, "--tls-cert="+mine, "--tls-key="+key, "a", "1"); err != nil || out != "ID\n" {
+		t.Errorf("shown: %q, %v", out, err)
+	}
+	if _, err := command(t, "publish", addr, "--tls-ca="+ca, "a", "1"); err == nil {
+		t.Error("not shown, and taken")
+	}
+	for _, options := range [][]string{{"--tls-cert=" + mine}, {"--tls-key=" + key}, {"--tls-cert=" + mine, "--tls-key=" + mine}} {
+		if _, err := command(t, append([]string{"publish", addr, "a", "1"}, options...)...); exitCode(err) != 2 || !strings.Contains(err.Error(), "--tls-key") {
+			t.Errorf("%v: %v", options, err)
+		}
+	}
+}
+
 func TestAKeyDoesNotLeaveThisMachineInPlainText(t *testing.T) {
 	_, ca := certificate(t)
 	for name, c := range map[string]struct {

@@ -46,6 +46,25 @@ func TestATokenIsPrintedAloneAndIsWhatWasAsked(t *testing.T) {
 	}
 }
 
+func TestAServicesTokenHasItsScopes(t *testing.T) {
+	t.Setenv("TOKEN_TEST_KEY", tokenSecret)
+	out, err := command(t, "token", "--user=shop", "--audience=backends", "--scope=publish", "--scope=presence", "--key=env:TOKEN_TEST_KEY")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := auth.New(auth.Config{Keys: []string{"env:TOKEN_TEST_KEY"}, Audience: "backends"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := v.VerifyService(strings.TrimSuffix(out, "\n"))
+	if err != nil || got.Name != "shop" || strings.Join(got.Scopes, " ") != "publish presence" {
+		t.Errorf("VerifyService = %+v, %v", got, err)
+	}
+	if _, err := command(t, "token", "--user=shop", "--scope=publish", "--room=a", "--key=env:TOKEN_TEST_KEY"); err == nil || !strings.Contains(err.Error(), "a scope beside") {
+		t.Errorf("with a room: %v", err)
+	}
+}
+
 func TestATokenIsGoodForAnHourInTheNodesRooms(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte(tokenSecret+"\n"), 0o600); err != nil {

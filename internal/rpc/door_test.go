@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
@@ -332,5 +333,18 @@ func TestWhoPublishesAsAnotherIsTold(t *testing.T) {
 	got := s.log.records(t)
 	if len(got) == 0 || got[0]["msg"] != "published as another; others within a second are counted" || got[0]["caller"] != "key/9f9f5111" || got[0]["from"] != "ada" || got[0]["level"] != "INFO" {
 		t.Errorf("logged %v", got)
+	}
+}
+
+func TestAMessageThatIsTooLargeUnpackedIsRefusedWhateverItsSizePacked(t *testing.T) {
+	b := &bus{}
+	s := serve(t, Config{}, over(t, b, gate{}))
+	req := hello()
+	req.Message.Data = `"` + strings.Repeat("a", maxRequestBytes) + `"` // a few KiB when packed
+	if _, err := s.pub.Publish(within10s(t), req, grpc.UseCompressor(gzip.Name)); status.Code(err) != codes.ResourceExhausted || len(b.published()) != 0 {
+		t.Errorf("%v, want RESOURCE_EXHAUSTED", err)
+	}
+	if _, err := s.pub.Publish(within10s(t), hello(), grpc.UseCompressor(gzip.Name)); err != nil {
+		t.Errorf("a small one: %v", err)
 	}
 }
