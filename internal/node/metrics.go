@@ -30,6 +30,7 @@ type instruments struct {
 	closed, handshakes, gaps, replays     metric.Int64ObservableCounter
 	limited, lost, replayed, waits        metric.Int64ObservableCounter
 	failures                              metric.Int64ObservableCounter
+	most                                  metric.Int64ObservableGauge
 }
 
 // Instrument registers the node's metrics with m. Call it once.
@@ -37,6 +38,7 @@ func (n *Node) Instrument(m metric.Meter) error {
 	var i instruments
 	b := builder{m: m}
 	i.connections = b.gauge("realtime_connections_total", "{session}", "Sessions of this node now (a gauge, despite its name).")
+	i.most = b.gauge("realtime_sessions_limit", "{session}", "Sessions that this node admits at once.")
 	i.rooms = b.gauge("realtime_rooms_total", "{room}", "Rooms with members on this node now (a gauge, despite its name).")
 	i.blocked = b.gauge("realtime_sessions_blocked", "{session}", "Sessions whose socket takes no bytes now.")
 	i.logBytes = b.gauge("realtime_room_log_bytes", "By", "Bytes held by the logs of all rooms.")
@@ -92,8 +94,9 @@ func firstError(a, b error) error {
 func (n *Node) observe(o metric.Observer, i *instruments) {
 	label := func(k, v string) metric.MeasurementOption { return metric.WithAttributes(attribute.String(k, v)) }
 	h := n.hub.Stats()
-	e, _ := n.edges.stats()
+	e, most := n.edges.stats()
 	o.ObserveInt64(i.connections, e.Sessions)
+	o.ObserveInt64(i.most, int64(most))
 	o.ObserveInt64(i.rooms, int64(h.Rooms))
 	o.ObserveInt64(i.blocked, int64(h.Blocked))
 	o.ObserveInt64(i.logBytes, h.LogBytes)
