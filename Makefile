@@ -45,6 +45,17 @@ test: ## Run all tests: race detector, random order, fuzz seeds, browser
 	go test -race -shuffle=on -timeout=8m ./...
 	go test -count=1 -run=Allocat ./internal/... # what the race detector would spoil
 
+.PHONY: check-deploy
+check-deploy: export PATH := $(PATH):/usr/sbin
+check-deploy: ## Check deploy/: alerts, dashboard, Compose, image, manifests, balancer, Redis
+	@$(call need,promtool,prometheus)
+	@$(call need,haproxy,haproxy)
+	@$(call need,redis-server,redis-server)
+	promtool check config deploy/prometheus.yml
+	promtool test rules deploy/alerts_test.yml
+	haproxy -c -f deploy/haproxy.cfg
+	cd deploy/check && go test -count=1 ./...
+
 .PHONY: race
 race: ## Run the Go tests five times with the race detector, each time in a new order
 	go test -race -shuffle=on -count=5 ./...
@@ -63,6 +74,7 @@ lint: $(BUF) $(GOLANGCI_LINT) ## Check code, protos and the house rules
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
 	$(GOLANGCI_LINT) run ./...
+	cd deploy/check && $(GOLANGCI_LINT) run ./...
 	tools/house-rules
 	go mod tidy -diff
 
