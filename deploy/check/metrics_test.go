@@ -83,9 +83,6 @@ func faults(doc map[string]metric, page, query string) (all []string) {
 			if found, ok := doc[base]; ok && (suffix != "") == (found.kind == "histogram") {
 				row = found
 			}
-			if slices.Contains(pendingMetrics, base) {
-				row = metric{row: "pending"}
-			}
 		}
 		if row.row == "" {
 			all = append(all, name+" is no metric")
@@ -94,7 +91,7 @@ func faults(doc map[string]metric, page, query string) (all []string) {
 		groups = append(groups, row.labels)
 		for _, by := range matcher.FindAllStringSubmatch(m[2], -1) {
 			label, values := by[1], by[2]
-			if slices.Contains(foreign, label) || row.row == "pending" {
+			if slices.Contains(foreign, label) {
 				continue
 			}
 			if !strings.Contains(row.labels, "`"+label+"`") {
@@ -110,7 +107,7 @@ func faults(doc map[string]metric, page, query string) (all []string) {
 	for _, by := range grouping.FindAllStringSubmatch(query, -1) {
 		for label := range strings.SplitSeq(strings.ReplaceAll(by[1], " ", ""), ",") {
 			known := slices.Contains(foreign, label) || slices.ContainsFunc(groups, func(labels string) bool {
-				return labels == "" || strings.Contains(labels, "`"+label+"`") // "": pending
+				return strings.Contains(labels, "`"+label+"`")
 			})
 			if !known {
 				all = append(all, fmt.Sprintf("no metric of %q has the label %s", query, label))
@@ -145,6 +142,15 @@ func TestAlertsSpeakOfWhatIsMeasuredAndHaveARunbook(t *testing.T) {
 	want := []string{"RedisDown", "ProbeStale", "OutboxGrowing", "GapsLost", "DeliveryLatencyP99", "SessionsNearLimit", "HookFailing", "AuthFailuresSpike"}
 	if !slices.Equal(names, want) {
 		t.Errorf("alerts %v, want %v", names, want)
+	}
+}
+
+func TestTheOperatorsPageNamesMetricsThatAreThere(t *testing.T) {
+	doc := documented(t)
+	for _, m := range regexp.MustCompile("`(realtime_\\w+)").FindAllStringSubmatch(string(read(t, "docs/operations.md")), -1) {
+		if _, ok := doc[m[1]]; !ok {
+			t.Errorf("%s is no metric", m[1])
+		}
 	}
 }
 

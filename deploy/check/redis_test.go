@@ -1,9 +1,6 @@
 package check
 
 import (
-	"context"
-	"net"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,50 +8,44 @@ import (
 	"time"
 )
 
-// The Redis of Compose is started as Compose would, but for its address.
-func TestRedisLetsNodesInAndNobodyElse(t *testing.T) {
-	service := compose(t, "REDIS_PASSWORD=secret").Services["redis"]
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(free.Addr().String())
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
+// startRedis starts the Redis of Compose as Compose would, with the password "secret" and on a free port, which it returns.
+func startRedis(t *testing.T) string {
+	t.Helper()
+	args := slices.Clone([]string(compose(t, "REDIS_PASSWORD=secret").Services["redis"].Command))
 	conf, err := filepath.Abs(filepath.Join(root, "deploy/redis.conf"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := slices.Clone([]string(service.Command))
-	if i := slices.Index(args, "/etc/redis.conf"); i < 0 {
+	i := slices.Index(args, "/etc/redis.conf")
+	if i < 0 {
 		t.Fatalf("redis does not read its configuration: %q", args)
-	} else {
-		args[i] = conf
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	server := exec.CommandContext(ctx, args[0], append(args[1:], "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir())...)
-	if err := server.Start(); err != nil {
-		t.Fatalf("%v: apt-get install redis-server", err)
-	}
-	t.Cleanup(func() {
-		stop()
-		_ = server.Wait()
-	})
-	ask := func(user string, command ...string) (string, error) {
-		var who []string
-		if user != "" {
-			who = []string{"--user", user}
-		}
-		return run(t.Context(), []string{"REDISCLI_AUTH=" + map[string]string{"realtime": "secret"}[user]}, "redis-cli", slices.Concat([]string{"-p", port, "-e"}, who, command)...)
-	}
+	args[i] = conf
+	port := freePort(t)
+	start(t, nil, args[0], append(args[1:], "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir())...)
 	for end := time.Now().Add(10 * time.Second); ; {
-		if out, err := ask("realtime", "PING"); err == nil && out == "PONG\n" {
-			break
-		} else if time.Now().After(end) {
+		out, err := ask(t, port, "realtime", "PING")
+		if err == nil && out == "PONG\n" {
+			return port
+		}
+		if time.Now().After(end) {
 			t.Fatalf("redis does not start: %v %s", err, out)
 		}
 	}
+}
+
+// ask puts a command to Redis as this user, or as nobody.
+func ask(t *testing.T, port, user string, command ...string) (string, error) {
+	t.Helper()
+	args, password := []string{"-p", port, "-e"}, ""
+	if user != "" {
+		args, password = append(args, "--user", user), "secret"
+	}
+	return run(t.Context(), []string{"REDISCLI_AUTH=" + password}, "redis-cli", append(args, command...)...)
+}
+
+func TestRedisLetsNodesInAndNobodyElse(t *testing.T) {
+	port := startRedis(t)
 	for _, c := range []struct {
 		name, user string
 		command    []string
@@ -72,10 +63,55 @@ func TestRedisLetsNodesInAndNobodyElse(t *testing.T) {
 		{"its settings", "realtime", []string{"CONFIG", "GET", "*"}, "NOPERM"},
 		{"nobody's question", "", []string{"GET", "rt:s:{a}"}, "NOAUTH"},
 	} {
-		out, err := ask(c.user, c.command...)
+		out, err := ask(t, port, c.user, c.command...)
 		if c.refused == "" && err != nil || c.refused != "" && !strings.Contains(out, c.refused) {
 			t.Errorf("%s: %v %s", c.name, err, out)
 		}
+	}
+}
+
+// Two nodes as Compose sets them up, but for their addresses, with its Redis: what one takes the other has.
+func TestTwoNodesShareARoomThroughTheRedisOfCompose(t *testing.T) {
+	port, program := startRedis(t), binary(t)
+	var grpc [2]string
+	var env []string
+	for i := range grpc {
+		grpc[i] = "127.0.0.1:" + freePort(t)
+		ops := "127.0.0.1:" + freePort(t)
+		env = nil
+		for k, v := range compose(t, "REDIS_PASSWORD=secret").Services["realtime"].Environment {
+			value := *v
+			switch k {
+			case "REALTIME_EDGE_ADDR":
+				value = "127.0.0.1:0"
+			case "REALTIME_GRPC_ADDR":
+				value = grpc[i]
+			case "REALTIME_OPS_ADDR":
+				value = ops
+			case "REALTIME_REDIS_URL":
+				value = strings.Replace(value, "@redis:6379", "@127.0.0.1:"+port, 1)
+			}
+			env = append(env, k+"="+value)
+		}
+		start(t, env, program, "serve")
+		for end := time.Now().Add(20 * time.Second); ; {
+			out, err := run(t.Context(), nil, program, "healthcheck", "--ops-addr", ops)
+			if err == nil && out == "ready\n" {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the node is not ready: %v %s", err, out)
+			}
+		}
+	}
+	if out, err := run(t.Context(), env, program, "publish", "general", `{"n":1}`, "--addr", grpc[0], "--key", "env:GRPC_KEY"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := run(t.Context(), env, program, "history", "general", "--addr", grpc[1], "--key", "env:GRPC_KEY"); err != nil || !strings.Contains(out, `{"n":1}`) {
+		t.Errorf("the other node has %v: %s", err, out)
+	}
+	if out, err := run(t.Context(), env, program, "nodes", "--addr", grpc[1], "--key", "env:GRPC_KEY", "--json"); err != nil || strings.Count(out, `"version"`) != 2 {
+		t.Errorf("nodes do not see each other: %v: %s", err, out)
 	}
 }
 
