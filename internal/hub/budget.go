@@ -83,11 +83,23 @@ func (h *Hub) runSweeper(ctx context.Context) {
 		}
 		if now.Sub(calm) >= sweepEvery {
 			calm = now
-			for _, r := range h.named("") {
+			for _, r := range h.awake() {
 				r.shrink(now, func(*log) bool { return false })
 			}
 		}
 	}
+}
+
+// awake lists the rooms that are not quiet.
+func (h *Hub) awake() (rs []*room) {
+	for _, r := range h.named("") {
+		r.mu.Lock()
+		if r.body != nil {
+			rs = append(rs, r)
+		}
+		r.mu.Unlock()
+	}
+	return rs
 }
 
 // shrink trims the log, and drops chunks while more says so.
@@ -108,7 +120,7 @@ func (r *room) shrink(now time.Time, more func(l *log) bool) {
 func (h *Hub) makeRoom(now time.Time) {
 	goal := h.cfg.LogBytes - h.cfg.LogBytes/16
 	over := func() bool { return h.used.Load() > goal }
-	rs := h.named("")
+	rs := h.awake()
 	pinned := make(map[*room]time.Time)
 	for _, r := range rs {
 		r.mu.Lock()
@@ -144,13 +156,14 @@ type lingering struct {
 }
 
 type emptied struct {
-	r   *room
-	end time.Time
+	r     *room
+	times uint32 // room.emptied then
+	end   time.Time
 }
 
-func (q *lingering) add(r *room, end time.Time) {
+func (q *lingering) add(e emptied) {
 	q.mu.Lock()
-	q.q = append(q.q, emptied{r, end})
+	q.q = append(q.q, e)
 	q.mu.Unlock()
 }
 
@@ -174,10 +187,10 @@ func (h *Hub) endEmpty(now time.Time) {
 	for e, ok := h.empty.due(now); ok; e, ok = h.empty.due(now) {
 		r, st := e.r, h.stripe(e.r.name)
 		st.mu.Lock()
-		idle := r.refs == 0 && r.state == roomSubscribed && r.emptied.Equal(e.end)
+		idle := r.refs == 0 && r.state == roomSubscribed && r.emptied == e.times
 		if idle {
 			r.state = roomLeaving
-			r.reset() // at once: who joined the log as it is would miss what is not fed from here on
+			h.reset(r) // at once: who joined the log as it is would miss what is not fed from here on
 		}
 		st.mu.Unlock()
 		if !idle { // it has members again, or emptied once more since
@@ -199,10 +212,11 @@ func (h *Hub) endEmpty(now time.Time) {
 }
 
 // reset forgets the log; numbers go on.
-func (r *room) reset() {
+func (h *Hub) reset(r *room) {
 	r.mu.Lock()
-	r.h.used.Add(-r.log.bytes)
-	r.log = log{index: index{front: r.log.head, head: r.log.head}}
-	r.live = false
+	if r.live = false; r.body != nil {
+		h.used.Add(-r.log.bytes)
+		r.log = log{index: index{front: r.log.head, head: r.log.head}}
+	}
 	r.mu.Unlock()
 }

@@ -163,7 +163,7 @@ func (sh *shard) slow(m *member, sn *snap) {
 
 // settle keeps count of who is behind, and late.
 func (sh *shard) settle(m *member, sn *snap) {
-	if m.t == nil {
+	if !m.in {
 		return
 	}
 	if m.pos >= sn.head && m.park < 0 {
@@ -234,7 +234,7 @@ func (sh *shard) nextDue(s *Session) (due *member, limit message.Position) {
 		switch {
 		case s.resuming > 0 && (m.res == nil || !m.res.holds):
 			continue
-		case m.t == nil && (m.res == nil || !m.res.holds): // joins from now on: nothing of it can be missed, whatever the others bring
+		case !m.in && (m.res == nil || !m.res.holds): // joins from now on: nothing of it can be missed, whatever the others bring
 			continue
 		}
 		p, some := sh.nextOf(m)
@@ -244,7 +244,7 @@ func (sh *shard) nextDue(s *Session) (due *member, limit message.Position) {
 		if !some {
 			continue
 		}
-		if m.park >= 0 || m.t == nil {
+		if m.park >= 0 || !m.in {
 			limit = min(limit, p)
 		} else if p < first {
 			due, limit, first = m, min(limit, first), p
@@ -261,18 +261,21 @@ func (sh *shard) nextDue(s *Session) (due *member, limit message.Position) {
 // nextOf returns the position of the member's next entry, or of the place it waits at. A member whose place has fallen off
 // the log begins to wait here.
 func (sh *shard) nextOf(m *member) (p message.Position, some bool) {
-	if m.park >= 0 || m.t == nil {
+	if m.park >= 0 || !m.in {
 		return m.at, true
 	}
+	lost := false
 	m.r.mu.Lock()
-	l := &m.r.log
-	end := l.head
-	if m.res != nil {
-		end = m.res.join
-	}
-	lost := m.pos < l.front
-	if !lost && m.pos < end {
-		p, some = l.at(m.pos).pos, true
+	if m.r.body != nil {
+		l := &m.r.log
+		end := l.head
+		if m.res != nil {
+			end = m.res.join
+		}
+		lost = m.pos < l.front
+		if !lost && m.pos < end {
+			p, some = l.at(m.pos).pos, true
+		}
 	}
 	m.r.mu.Unlock()
 	if lost {

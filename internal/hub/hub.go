@@ -193,7 +193,7 @@ func (h *Hub) acquire(name message.Room) *room {
 	st.mu.Lock()
 	r := st.rooms[name]
 	if r == nil {
-		r = &room{h: h, name: name, tag: name.Tag(), state: roomNew}
+		r = &room{name: name, tag: name.Tag(), state: roomNew}
 		st.rooms[name] = r
 	}
 	r.refs++
@@ -212,7 +212,12 @@ func (h *Hub) acquire(name message.Room) *room {
 func (h *Hub) subscribe(r *room) {
 	now := h.feed.Now()
 	r.mu.Lock()
-	r.asked = now
+	switch {
+	case r.body != nil:
+		r.asked = now
+	case !r.live:
+		r.base = now
+	}
 	r.mu.Unlock()
 	h.feed.Subscribe(r.name)
 }
@@ -222,13 +227,13 @@ func (h *Hub) release(r *room) {
 	st := h.stripe(r.name)
 	st.mu.Lock()
 	r.refs--
-	end := time.Now().Add(h.cfg.Linger)
 	idle := r.refs == 0
 	if idle {
-		r.emptied = end
+		r.emptied++
 	}
+	times := r.emptied
 	st.mu.Unlock()
 	if idle {
-		h.empty.add(r, end)
+		h.empty.add(emptied{r, times, time.Now().Add(h.cfg.Linger)})
 	}
 }

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"slices"
 	"time"
 
 	"github.com/slack5/realtime/internal/frame"
@@ -68,31 +69,28 @@ func (sh *shard) admit(m *member) {
 	s, r := m.s, m.r
 	now := sh.h.feed.Now() // the feed is asked holding nothing
 	r.mu.Lock()
-	t := r.table(sh)
+	if r.lone != nil {
+		r.wake(sh.h)
+	}
 	if !r.live {
-		sh.park(m, t)
+		sh.park(m)
 		r.mu.Unlock()
 		return
 	}
-	s.mu.Lock()
-	m.t, m.idx = t, int32(len(t.members))
-	s.mu.Unlock()
-	t.members = append(t.members, m)
-	t.size++
-	if t.size == 1 {
-		t.done = r.log.head
-	}
-	r.count.Add(1)
-	l := &r.log
-	m.res.join, m.pos = l.head, l.head
-	if !m.sees {
-		l.blind++
+	pos := r.base
+	if r.body != nil {
+		pos = r.log.pos
 	}
 	asked := m.res.asked
-	unknown := asked && m.res.from.Position > max(l.pos, now.After(ahead))
+	unknown := asked && m.res.from.Position > max(pos, now.After(ahead))
+	if asked && (unknown || m.res.from.Position < r.base) {
+		r.wake(sh.h) // there is a gap to be told, or history to be read
+	}
+	quiet := r.body == nil
+	sh.enter(m)
 	if !asked || unknown {
-		m.at = l.pos
-		m.res.from.Position = l.pos
+		m.at = pos
+		m.res.from.Position = pos
 	}
 	r.mu.Unlock()
 	if s.here != nil {
@@ -102,6 +100,7 @@ func (sh *shard) admit(m *member) {
 	switch { // what is sent may find the socket dead, and then m is a member no more: nothing of it is looked at afterwards
 	case !asked:
 		sh.stand(m)
+	case quiet: // there is nothing behind its place: flush says that it stands
 	case unknown:
 		sh.skipGap(m, message.GapUnknownPosition, m.pos) // it stands at its head: flush says so
 	default:
@@ -109,24 +108,52 @@ func (sh *shard) admit(m *member) {
 	}
 }
 
+// enter makes m a member of the room, whose lock is held, at its head.
+func (sh *shard) enter(m *member) {
+	r, s := m.r, m.s
+	var head int64
+	if r.body == nil {
+		r.lone, m.idx = m, 0
+	} else {
+		t := r.table(sh)
+		head, m.idx = r.log.head, int32(len(t.members))
+		t.members = append(t.members, m)
+		if t.size++; t.size == 1 {
+			t.done = head
+		}
+		r.count.Add(1)
+		if !m.sees {
+			r.log.blind++
+		}
+	}
+	m.res.join, m.pos = head, head
+	s.mu.Lock()
+	m.in = true
+	s.mu.Unlock()
+}
+
 // stood tells the join's asker that it has its head; those of Open have the reading begin.
 func (sh *shard) stood(m *member) {
 	call, s := m.res.call, m.s
 	if call.one() && s.opening.Load() == call {
 		s.opening.Store(nil)
-		s.reply = true
+		s.mode |= modeReply
 	}
 }
 
 // live admits the joins that waited for the room.
-func (sh *shard) live(t *table) {
-	for _, m := range append([]*member(nil), t.parked...) {
-		if m.park < 0 || m.t != nil {
+func (sh *shard) live(e *event) {
+	waiting := e.ms // of a quiet room
+	if e.t != nil {
+		waiting = slices.Clone(e.t.parked)
+	}
+	for _, m := range waiting {
+		if m.park < 0 || m.in {
 			continue
 		}
-		t.room.mu.Lock()
+		m.r.mu.Lock()
 		sh.unpark(m)
-		t.room.mu.Unlock()
+		m.r.mu.Unlock()
 		sh.admit(m)
 		sh.flush(m.s)
 	}
@@ -176,9 +203,6 @@ func (sh *shard) leave(s *Session, name message.Room, f []byte) {
 	}
 	sh.stamp(s, name, f)
 	sh.remove(m, lossLeft)
-	if s.anchor == m.r {
-		s.anchor = s.fallback
-	}
 	sh.queue(s, f)
 	sh.flush(s)
 }
@@ -189,15 +213,14 @@ func (sh *shard) see(s *Session, name message.Room, sees bool) {
 	if m == nil || m.sees == sees {
 		return
 	}
-	m.sees = sees
-	if m.t == nil {
-		return // counted when it is admitted
-	}
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
-	if sees {
+	m.sees = sees
+	switch {
+	case !m.in || m.r.body == nil: // it is counted when it is admitted, or the room wakes
+	case sees:
 		m.r.log.blind--
-	} else {
+	default:
 		m.r.log.blind++
 	}
 }
@@ -213,7 +236,7 @@ func (sh *shard) leaveAll(s *Session) {
 func (sh *shard) remove(m *member, why loss) {
 	s, r := m.s, m.r
 	if m.res != nil {
-		if m.t == nil {
+		if !m.in {
 			m.res.call.err.Store(true)
 			m.res.call.one()
 		}
@@ -223,28 +246,32 @@ func (sh *shard) remove(m *member, why loss) {
 		m.res = nil
 	}
 	sh.caughtUp(m)
-	stood := m.t != nil
+	stood := m.in
 	r.mu.Lock()
 	sh.unpark(m)
-	if t := m.t; t != nil {
-		last := len(t.members) - 1
-		t.members[m.idx] = t.members[last]
-		t.members[m.idx].idx = m.idx
-		t.members[last] = nil
-		t.members = t.members[:last]
-		t.size--
-		r.count.Add(-1)
-		if !m.sees {
-			r.log.blind--
+	if r.body == nil {
+		if r.lone == m {
+			r.lone = nil
 		}
-		if owed := r.log.head - m.pos; owed > 0 {
-			sh.n.lost[why] += uint64(owed)
+	} else {
+		t := r.table(sh)
+		if stood {
+			last := len(t.members) - 1
+			t.members[m.idx] = t.members[last]
+			t.members[m.idx].idx = m.idx
+			t.members[last] = nil
+			t.members = t.members[:last]
+			t.size--
+			r.count.Add(-1)
+			if !m.sees {
+				r.log.blind--
+			}
+			if owed := r.log.head - m.pos; owed > 0 {
+				sh.n.lost[why] += uint64(owed)
+			}
 		}
 		r.dropEmpty(t)
-	} else {
-		r.dropEmpty(r.table(sh))
 	}
-	r.mu.Unlock()
 	s.mu.Lock()
 	for p := &s.first; *p != nil; p = &(*p).next {
 		if *p == m {
@@ -252,8 +279,11 @@ func (sh *shard) remove(m *member, why loss) {
 			break
 		}
 	}
-	m.t = nil
+	if m.in = false; s.anchor == m {
+		s.anchor = s.heir()
+	}
 	s.mu.Unlock()
+	r.mu.Unlock()
 	if why == lossClosed && stood {
 		if l, ok := s.w.(Leaver); ok {
 			l.Left(r.name, m.at)

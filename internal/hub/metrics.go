@@ -119,7 +119,7 @@ func (h *Hub) Stats() Stats {
 		s.Gaps[gapNames[i]] = c.gaps[i].Load()
 	}
 	for _, r := range h.named("") {
-		if r.name.Ordinary() && r.count.Load() > 0 {
+		if r.name.Ordinary() && r.present() > 0 {
 			s.Rooms++
 		}
 	}

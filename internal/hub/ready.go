@@ -53,6 +53,9 @@ func (h *Hub) Ready(ctx context.Context, name message.Room) error {
 func (r *room) overloaded(now time.Time) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.body == nil {
+		return nil
+	}
 	over := 2*r.late.Load() > r.count.Load()
 	limit, bytes := now.Add(-beginWithin).UnixMilli(), lateBytes(r.count.Load())/unbegunShare
 	for _, t := range r.tables {

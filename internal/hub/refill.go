@@ -194,7 +194,7 @@ func (h *Hub) putInFront(r *room, base, link message.Position, page message.Page
 	}
 	if k := len(page.Entries); k > 0 {
 		if link != 0 && last < link {
-			b.hole(last, r.id(base), page.Cut)
+			b.hole(last, h.id(r, base), page.Cut)
 		}
 		first := page.Entries[0]
 		if link = first.Prev; link != 0 {
@@ -251,7 +251,7 @@ func (b *builder) hole(after message.Position, before message.ID, cut message.Po
 	}
 	b.r.h.stats.gap(why)
 	e := rec{pos: after, off: int64(len(b.b)), when: after.Millis(), flags: notice}
-	g := frame.Gap{Room: b.r.name, After: b.r.id(after), Before: before, Reason: why}
+	g := frame.Gap{Room: b.r.name, After: b.r.h.id(b.r, after), Before: before, Reason: why}
 	b.b = g.Append(b.b, time.Now().UnixMilli())
 	frame.Stamp(b.b[e.off:], message.ID{Position: after, Low: b.r.h.minter.Low(b.r.tag, true)})
 	b.recs = append(b.recs, e)

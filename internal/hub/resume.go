@@ -40,7 +40,7 @@ func (sh *shard) await(m *member) {
 		sh.skipGap(m, why, n)
 	default:
 		l.bottom, l.limited = false, false // a new attempt
-		sh.park(m, m.t)
+		sh.park(m)
 		r.demand.add(q, m.until(), m.res == nil)
 		r.mu.Unlock()
 		sh.h.fill.request(r)
@@ -128,7 +128,7 @@ func (l *log) missing(q, given message.Position) message.GapReason {
 // skipGap moves a member over a hole to entry n and tells it with a frame that lies exactly there.
 func (sh *shard) skipGap(m *member, why message.GapReason, n int64) {
 	r := m.r
-	g := frame.Gap{Room: r.name, Reason: why, After: r.id(m.at)}
+	g := frame.Gap{Room: r.name, Reason: why, After: sh.h.id(r, m.at)}
 	r.mu.Lock()
 	l := &r.log
 	told := n < l.head && l.at(n).flags&notice != 0 && why == message.GapDeleted // everyone is told by the entry there
@@ -171,12 +171,17 @@ func (l *log) before(n int64) message.Position {
 }
 
 // park has a member wait; the room's lock is held.
-func (sh *shard) park(m *member, t *table) {
+func (sh *shard) park(m *member) {
 	if m.park >= 0 {
 		return
 	}
-	m.park = int32(len(t.parked))
-	t.parked = append(t.parked, m)
+	if r := m.r; r.body == nil {
+		m.park, r.lone = 0, m
+	} else {
+		t := r.table(sh)
+		m.park = int32(len(t.parked))
+		t.parked = append(t.parked, m)
+	}
 	m.s.waits++
 	m.s.mode |= modeHeld
 	sh.watched[m.s] = struct{}{}
@@ -186,15 +191,16 @@ func (sh *shard) unpark(m *member) {
 	if m.park < 0 {
 		return
 	}
-	t := m.t
-	if t == nil {
-		t = m.r.table(sh)
+	if m.r.body == nil {
+		m.r.lone = nil
+	} else {
+		t := m.r.table(sh)
+		last := len(t.parked) - 1
+		t.parked[m.park] = t.parked[last]
+		t.parked[m.park].park = m.park
+		t.parked[last] = nil
+		t.parked = t.parked[:last]
 	}
-	last := len(t.parked) - 1
-	t.parked[m.park] = t.parked[last]
-	t.parked[m.park].park = m.park
-	t.parked[last] = nil
-	t.parked = t.parked[:last]
 	m.park = -1
 	m.s.waits--
 }
@@ -202,7 +208,7 @@ func (sh *shard) unpark(m *member) {
 // refilled lets members go on for which history now suffices, or is known to end.
 func (sh *shard) refilled(t *table) {
 	for _, m := range append([]*member(nil), t.parked...) {
-		if m.park < 0 || m.t == nil {
+		if m.park < 0 || !m.in {
 			continue
 		}
 		sh.await(m)

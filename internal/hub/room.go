@@ -19,21 +19,32 @@ const (
 	roomLeaving                     // being unsubscribed: who comes meanwhile has it asked for again
 )
 
-// room is a room as this node has it: a log and, per shard with members, a table.
+// room is a room as this node has it. One with a single member, or one who waits, of which nothing came yet is quiet and
+// has no body: so a user's own room, of which there are as many as sessions, costs next to nothing.
 type room struct {
-	h    *Hub
 	name message.Room
 	tag  uint16
 
-	// guarded by its stripe's lock
-	state   roomState
-	refs    int       // joins asked for and members
-	emptied time.Time // when the linger ends that began last
+	state   roomState // guarded by its stripe's lock, as the two below are
+	live    bool
+	known   bool   // of a quiet room that is live: base is a stored message's position
+	refs    int32  // joins asked for and members
+	emptied uint32 // how often it had none left
 
-	mu     sync.Mutex // taken after its stripe's lock and before a shard's queue lock; nothing else is taken under it
+	mu sync.Mutex // taken after its stripe's lock and before a shard's queue lock; nothing else is taken under it
+	// base is what the log will begin with; before the room is live, the broker's time before it was asked for. Like what
+	// follows without meaning once there is a body.
+	base message.Position
+	lone *member // nil: nobody
+	*body
+}
+
+// body is what wake gives a room: a log and, per shard with members, a table. It stays. Who has not seen it under the room's
+// lock must not look at its fields.
+type body struct {
+	h      *Hub
 	log    log
 	asked  message.Position // the broker's time before it was asked for the room
-	live   bool
 	tables []*table
 	demand demand        // who waits for history
 	begun  chan struct{} // closed when a shard begins a traversal: publishers wait for it; nil: none does
@@ -60,6 +71,54 @@ type table struct {
 
 	dirty atomic.Bool  // a traversal is queued or under way
 	since atomic.Int64 // Unix ms of the oldest entry whose traversal has not begun; 0: none
+}
+
+// wake gives the room its body, if it has none: an entry comes, or history is asked for, or a second member; the lock is
+// held. The place of the only member, or of one who waits, is its shard's; here it is only looked at.
+func (r *room) wake(h *Hub) {
+	if r.body != nil {
+		return
+	}
+	r.body = &body{h: h, asked: r.base}
+	if r.live {
+		r.begin(r.base, r.known)
+	}
+	m := r.lone
+	if r.lone = nil; m == nil {
+		return
+	}
+	t := r.table(m.s.sh)
+	if !m.in {
+		t.parked = append(t.parked, m)
+		return
+	}
+	t.members = append(t.members, m)
+	t.size = 1
+	r.count.Store(1)
+	if !m.sees {
+		r.log.blind = 1
+	}
+}
+
+// begin begins the log behind base; the lock is held.
+func (r *room) begin(base message.Position, known bool) {
+	l := &r.log
+	if l.base, l.pos = base, base; known {
+		l.link = base
+	}
+}
+
+// present returns how many members the room has here.
+func (r *room) present() int32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.body != nil:
+		return r.count.Load()
+	case r.lone != nil && r.lone.in:
+		return 1
+	}
+	return 0
 }
 
 // table returns the shard's table, made if need be; the lock is held.
@@ -123,7 +182,7 @@ func (h *Hub) Append(e message.Entry) {
 	if m.Trace != nil {
 		span = h.fanOut(r, m)
 	}
-	r.append(*buf, arrival{flags: flags, pos: m.ID.Position, prev: e.Prev, mask: mask, span: span})
+	h.append(r, *buf, arrival{flags: flags, pos: m.ID.Position, prev: e.Prev, mask: mask, span: span})
 	buffers.Put(buf)
 }
 
@@ -138,12 +197,12 @@ func (h *Hub) Announce(m *message.Message) {
 	if m.Type == message.TypePresence {
 		flags |= presence
 	}
-	r.append(frame.AppendMessage(nil, m), arrival{flags: flags, own: true})
+	h.append(r, frame.AppendMessage(nil, m), arrival{flags: flags, own: true})
 }
 
 // notice appends a frame that tells of a change of the log, in one act with it.
-func (r *room) notice(f []byte, change func(l *log)) {
-	r.append(f, arrival{flags: notice, own: true, change: change})
+func (h *Hub) notice(r *room, f []byte, change func(l *log)) {
+	h.append(r, f, arrival{flags: notice, own: true, change: change})
 }
 
 // arrival is what comes with a frame.
@@ -157,9 +216,10 @@ type arrival struct {
 }
 
 // append adds a frame to the log. Between its place and its id nothing else can come.
-func (r *room) append(f []byte, a arrival) {
+func (h *Hub) append(r *room, f []byte, a arrival) {
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
+	r.wake(h)
 	l := &r.log
 	was := l.bytes
 	if a.change != nil {
@@ -168,14 +228,14 @@ func (r *room) append(f []byte, a arrival) {
 	if !r.live {
 		grown := l.bytes - was
 		r.mu.Unlock()
-		r.h.charge(grown)
+		h.charge(grown)
 		if a.span != nil {
 			a.span.End()
 		}
 		return
 	}
 	if a.own {
-		frame.Stamp(f, message.ID{Position: max(l.pos, 1), Low: r.h.minter.Low(r.tag, true)})
+		frame.Stamp(f, message.ID{Position: max(l.pos, 1), Low: h.minter.Low(r.tag, true)})
 	}
 	e := rec{pos: l.pos, when: now, flags: a.flags}
 	if a.flags&stored != 0 && a.flags&belated == 0 {
@@ -197,7 +257,7 @@ func (r *room) append(f []byte, a arrival) {
 	}
 	r.trim(now)
 	grown := l.bytes - was
-	r.h.stats.appended.Add(1)
+	h.stats.appended.Add(1)
 	tables := r.tables
 	for _, t := range tables {
 		if t.since.Load() == 0 {
@@ -211,7 +271,7 @@ func (r *room) append(f []byte, a arrival) {
 			t.sh.post(event{kind: evDirty, t: t})
 		}
 	}
-	r.h.charge(grown)
+	h.charge(grown)
 }
 
 // Live opens the room: its log begins behind tip.
@@ -225,14 +285,26 @@ func (h *Hub) Live(name message.Room, tip message.Position, down bool) {
 		r.mu.Unlock()
 		return
 	}
-	r.live = true
-	l := &r.log
-	l.base, l.link = max(tip, r.asked), tip
-	if tip != 0 {
-		l.base = tip
-	}
-	l.pos = l.base
 	if down {
+		r.wake(h)
+	}
+	if r.live = true; r.body == nil {
+		if r.known = tip != 0; r.known {
+			r.base = tip
+		}
+		m := r.lone
+		r.mu.Unlock()
+		if m != nil { // it waits
+			m.s.sh.post(event{kind: evLive, ms: []*member{m}})
+		}
+		return
+	}
+	base := r.asked
+	if tip != 0 {
+		base = tip
+	}
+	r.begin(base, tip != 0)
+	if l := &r.log; down {
 		l.stretches = append(l.stretches, stretch{from: l.head})
 	}
 	tables := r.tables
@@ -249,16 +321,16 @@ func (h *Hub) Gap(name message.Room, after, before message.Position, why message
 		return
 	}
 	h.stats.gap(why)
-	g := frame.Gap{Room: name, After: r.id(after), Before: r.id(before), Reason: why}
-	r.notice(g.Append(nil, time.Now().UnixMilli()), nil)
+	g := frame.Gap{Room: name, After: h.id(r, after), Before: h.id(r, before), Reason: why}
+	h.notice(r, g.Append(nil, time.Now().UnixMilli()), nil)
 }
 
 // id names a position of the room of which the message is not known.
-func (r *room) id(p message.Position) message.ID {
+func (h *Hub) id(r *room, p message.Position) message.ID {
 	if p == 0 {
 		return message.ID{}
 	}
-	return message.ID{Position: p, Low: r.h.minter.Low(r.tag, true)}
+	return message.ID{Position: p, Low: h.minter.Low(r.tag, true)}
 }
 
 // Deleted drops what the log holds and tells everyone with one entry.
@@ -268,8 +340,8 @@ func (h *Hub) Deleted(name message.Room, upTo message.Position) {
 		return
 	}
 	h.stats.gap(message.GapDeleted)
-	g := frame.Gap{Room: name, After: r.id(upTo), Reason: message.GapDeleted}
-	r.notice(g.Append(nil, time.Now().UnixMilli()), func(l *log) { l.clear(upTo) })
+	g := frame.Gap{Room: name, After: h.id(r, upTo), Reason: message.GapDeleted}
+	h.notice(r, g.Append(nil, time.Now().UnixMilli()), func(l *log) { l.clear(upTo) })
 }
 
 // Degraded begins a time without the broker.
@@ -281,7 +353,7 @@ func (h *Hub) Restored(name message.Room) { h.outage(name, true) }
 func (h *Hub) outage(name message.Room, over bool) {
 	for _, r := range h.named(name) {
 		o := frame.Outage{Room: name, Restored: over}
-		r.notice(o.Append(nil, time.Now().UnixMilli()), func(l *log) {
+		h.notice(r, o.Append(nil, time.Now().UnixMilli()), func(l *log) {
 			k := len(l.stretches)
 			open := k > 0 && l.stretches[k-1].to == 0
 			switch {
@@ -321,6 +393,9 @@ func (h *Hub) Away(name message.Room) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.body == nil {
+		return false
+	}
 	k := len(r.log.stretches)
 	return k > 0 && r.log.stretches[k-1].to == 0
 }

@@ -12,15 +12,18 @@ import (
 // Session is one connection as the hub knows it. Its exported methods may be called from any goroutine; none but Join and
 // AwaitJoins waits. After the session's end they do nothing.
 type Session struct {
-	// What every delivery looks at lies together. Static but for mode, which is the shard's.
-	w    Writer
-	sh   *shard
-	mode uint8
+	// What every delivery looks at lies together. Static but for what is marked as the shard's.
+	w        Writer
+	sh       *shard
+	mode     uint8  // the shard's, as the four below
+	corked   bool   // more own frames follow at once: they go out in one write
+	code     uint16 // with which the hub itself closed it; 0: it did not
+	resuming int16  // rooms that hold others back until they stand
+	waits    int16  // rooms that wait: to be live, or for history
 
 	ID   string
 	User string // of an anonymous session its ID
 
-	h       *Hub
 	here    Presence                // nil: nobody asks where it is
 	owed    atomic.Int32            // bytes of own frames posted and not written
 	over    atomic.Bool             // they passed the budget: the session is being cut
@@ -30,18 +33,11 @@ type Session struct {
 	first *member    // rooms joined, or being joined
 
 	// the shard's
-	anchor    *room  // whose position frames without a room carry
-	fallback  *room  // the anchor's heir: the user's room, or @global
-	rest      []byte // what is still to be written of a room's frame
-	own       []byte // stamped own frames not yet written
-	reply     bool   // tell the writer to read on when own frames are written
-	shut      bool
-	code      int   // with which the hub itself closed it; 0: it did not
-	corked    bool  // more own frames follow at once: they go out in one write
-	resuming  int16 // rooms that hold others back until they stand
-	waits     int16 // rooms that wait: to be live, or for history
-	progress  int64 // Unix ms when it blocked, or took its last byte since
-	behindAt  int64 // since when some room has been behind; 0: none is
+	anchor    *member // whose position frames without a room carry
+	rest      []byte  // what is still to be written of a room's frame
+	own       []byte  // stamped own frames not yet written
+	progress  int64   // Unix ms when it blocked, or took its last byte since
+	behindAt  int64   // since when some room has been behind; 0: none is
 	closingAt int64
 }
 
@@ -51,6 +47,8 @@ const (
 	modeClosing                   // the close frame is queued
 	modeDead                      // nothing can be written any more
 	modeGone                      // released
+	modeReply                     // the writer is to read on when own frames are written
+	modeShut                      // the writer was told to end its direction
 )
 
 // member is a session in a room. The shard's, but for what is said otherwise.
@@ -60,13 +58,14 @@ type member struct {
 	at  message.Position // stored position delivered: what a frame of the room's carries
 	lag uint8
 
-	sees bool    // presence entries
-	idx  int32   // in t.members
+	in   bool    // it is a member, not only to be one. Changed under the session's and the room's lock
+	sees bool    // presence entries. Changed under the room's lock
+	heir bool    // the session's anchor when that is left
+	idx  int32   // in the table's members
 	park int32   // in the table's parked list; -1: does not wait
 	res  *resume // until it stands at its join head
 
 	r    *room
-	t    *table  // nil until it is a member
 	next *member // in the session's list, guarded by its lock
 }
 
@@ -145,21 +144,19 @@ type Join struct {
 
 // Open begins a session; ErrClosed after the hub's end. The writer's Resume is called once the joins stand.
 func (h *Hub) Open(o Open) (*Session, error) {
-	s := &Session{ID: o.ID, User: o.User, h: h, here: o.Presence, w: o.Writer, sh: h.shards[h.next.Add(1)%uint32(len(h.shards))]}
+	s := &Session{ID: o.ID, User: o.User, here: o.Presence, w: o.Writer, sh: h.shards[h.next.Add(1)%uint32(len(h.shards))]}
 	call := newJoining(len(o.Joins))
 	s.opening.Store(call)
 	ms := s.ask(o.Joins, call, true)
 	for _, m := range ms {
 		if m.r.name == o.Anchor {
-			s.anchor = m.r
+			s.anchor = m
 		}
-		if m.r.name == o.Fallback {
-			s.fallback = m.r
-		}
+		m.heir = m.r.name == o.Fallback
 		m.next, s.first = s.first, m
 	}
 	if s.anchor == nil {
-		s.anchor = s.fallback
+		s.anchor = s.heir()
 	}
 	if !s.sh.post(event{kind: evOpen, s: s, b: o.Welcome, preface: o.Preface, ms: ms}) {
 		s.refuse(ms)
@@ -172,9 +169,10 @@ func (h *Hub) Open(o Open) (*Session, error) {
 // ask makes the members of joins and has their rooms subscribed.
 func (s *Session) ask(js []Join, call *joining, opening bool) []*member {
 	ms := make([]*member, len(js))
-	old := s.h.Past() // until its head is known
+	h := s.sh.h
+	old := h.Past() // until its head is known
 	for i, j := range js {
-		m := &member{s: s, r: s.h.acquire(j.Room), at: old, park: -1, idx: -1, sees: j.Presence}
+		m := &member{s: s, r: h.acquire(j.Room), at: old, park: -1, idx: -1, sees: j.Presence}
 		m.res = &resume{call: call, frame: j.Frame, from: j.From, asked: j.Resume, holds: opening || j.Resume, since: s.sh.clock.Load()}
 		if j.Resume {
 			m.at = j.From.Position
@@ -202,7 +200,7 @@ func (s *Session) refuse(ms []*member) {
 	for _, m := range ms {
 		m.res.call.err.Store(true)
 		m.res.call.one()
-		s.h.release(m.r)
+		s.sh.h.release(m.r)
 	}
 }
 
@@ -256,7 +254,7 @@ func (s *Session) See(room message.Room, sees bool) {
 // Send posts an own frame: with an id, which the shard stamps for room ("": the session's anchor), or one that has none. f is
 // the hub's from here on. A session that lets too many bytes of own frames pile up is closed as slow.
 func (s *Session) Send(room message.Room, f []byte) {
-	if int(s.owed.Add(int32(len(f)))) > s.h.cfg.OwnFrameBytes {
+	if int(s.owed.Add(int32(len(f)))) > s.sh.h.cfg.OwnFrameBytes {
 		if !s.over.Swap(true) {
 			s.sh.post(event{kind: evOver, s: s})
 		}
@@ -282,7 +280,7 @@ func (s *Session) Joined(room message.Room) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.findLocked(room)
-	return m != nil && m.t != nil
+	return m != nil && m.in
 }
 
 // Rooms lists the ordinary rooms the session is a member of.
@@ -290,11 +288,21 @@ func (s *Session) Rooms() (names []message.Room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for m := s.first; m != nil; m = m.next {
-		if m.t != nil && m.r.name.Ordinary() {
+		if m.in && m.r.name.Ordinary() {
 			names = append(names, m.r.name)
 		}
 	}
 	return names
+}
+
+// heir is what takes the place of the anchor, if the session is in it. The shard, or Open, calls it.
+func (s *Session) heir() *member {
+	for m := s.first; m != nil; m = m.next {
+		if m.heir {
+			return m
+		}
+	}
+	return nil
 }
 
 func (s *Session) findLocked(name message.Room) *member {

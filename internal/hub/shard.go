@@ -176,7 +176,7 @@ func (sh *shard) do(e *event) {
 	case evStep:
 		sh.step(e.t)
 	case evLive:
-		sh.live(e.t)
+		sh.live(e)
 	case evRefilled:
 		sh.refilled(e.t)
 	case evOpen:
@@ -190,7 +190,7 @@ func (sh *shard) do(e *event) {
 	case evOwn:
 		sh.send(s, e.name, e.b)
 	case evDone:
-		s.reply = true
+		s.mode |= modeReply
 		sh.drain(s)
 	case evClose:
 		sh.close(s, e.b)
@@ -226,8 +226,8 @@ func (sh *shard) stamp(s *Session, name message.Room, f []byte) {
 	if name != "" {
 		m = s.findLocked(name) // the shard alone changes the list
 	}
-	if m == nil && s.anchor != nil {
-		m = s.findLocked(s.anchor.name)
+	if m == nil {
+		m = s.anchor
 	}
 	at, tag := message.Position(1), uint16(0)
 	if m != nil {
@@ -267,8 +267,8 @@ func (sh *shard) drain(s *Session) bool {
 		sh.shut(s)
 		return false
 	}
-	if s.reply {
-		s.reply = false
+	if s.mode&modeReply != 0 {
+		s.mode &^= modeReply
 		s.w.Resume()
 	}
 	return true
@@ -317,10 +317,10 @@ func (sh *shard) close(s *Session, f []byte) {
 }
 
 func (sh *shard) shut(s *Session) {
-	if !s.shut {
-		s.shut = true
+	if s.mode&modeShut == 0 {
+		s.mode |= modeShut
 		delete(sh.watched, s)
-		s.w.Shut(s.code)
+		s.w.Shut(int(s.code))
 	}
 }
 

@@ -17,7 +17,7 @@ func (sh *shard) tick(now int64) {
 	for len(sh.late) > 0 && sh.late[0].until <= now {
 		m := sh.late[0].m
 		sh.late = sh.late[1:]
-		if m.lag&lagLate != 0 && m.t != nil {
+		if m.lag&lagLate != 0 && m.in {
 			m.lag = m.lag&^lagLate | lagSlow
 			m.r.late.Add(-1)
 		}
@@ -61,7 +61,7 @@ func (sh *shard) look(s *Session, now int64) {
 // cut closes a session for the hub's own reason.
 func (sh *shard) cut(s *Session, code int, reason string) {
 	if s.mode&(modeClosing|modeDead) == 0 {
-		s.code = code
+		s.code = uint16(code)
 		sh.close(s, frame.AppendClose(nil, code, reason))
 	}
 }
@@ -69,7 +69,7 @@ func (sh *shard) cut(s *Session, code int, reason string) {
 // joinLate tells whether a join has waited too long for its room to be live.
 func (sh *shard) joinLate(s *Session, now int64) bool {
 	for m := s.first; m != nil; m = m.next {
-		if m.t == nil && now-m.res.since >= sh.h.cfg.JoinTimeout.Milliseconds() {
+		if !m.in && now-m.res.since >= sh.h.cfg.JoinTimeout.Milliseconds() {
 			return true
 		}
 	}

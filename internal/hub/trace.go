@@ -21,8 +21,11 @@ type traced struct {
 // fanOut begins the node's span of a message, which continues its publish's, on whatever node that was. nil: nobody is to know,
 // or nobody is there.
 func (h *Hub) fanOut(r *room, m *message.Message) trace.Span {
-	members := r.count.Load()
-	if h.cfg.Tracer == nil || members == 0 {
+	if h.cfg.Tracer == nil {
+		return nil
+	}
+	members := r.present()
+	if members == 0 {
 		return nil
 	}
 	parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: m.Trace.TraceID, SpanID: m.Trace.SpanID, TraceFlags: trace.TraceFlags(m.Trace.Flags), Remote: true})
