@@ -109,6 +109,8 @@ var _ Broker = (*Memory)(nil)
 type memoryStripe struct {
 	mu    sync.RWMutex
 	rooms map[message.Room]*memoryRoom
+	// subscribed are rooms that have no other record yet: of most users' own rooms nobody ever says anything.
+	subscribed map[message.Room]struct{}
 }
 
 // NewMemory makes a bus that accepts nothing until Run.
@@ -123,6 +125,7 @@ func NewMemory(cfg MemoryConfig) *Memory {
 	b.maxEmpty = max(minEmpty, int(cfg.MaxBytes/8/roomCost/memoryStripes))
 	for i := range b.stripes {
 		b.stripes[i].rooms = make(map[message.Room]*memoryRoom)
+		b.stripes[i].subscribed = make(map[message.Room]struct{})
 	}
 	return b
 }
@@ -158,7 +161,7 @@ func (b *Memory) stop() {
 	b.sink.Store(nil)
 	for i := range b.stripes {
 		for _, r := range b.stripes[i].list() {
-			r.mu.Lock()   // whoever saw the sink is through
+			r.mu.Lock()   // whoever saw the sink is through, also under the stripe's lock
 			r.mu.Unlock() //nolint:staticcheck // it is waited for, nothing is done
 		}
 	}
@@ -210,7 +213,9 @@ func (b *Memory) room(name message.Room) *memoryRoom {
 		st := b.stripe(name)
 		st.mu.Lock()
 		if st.rooms[name] == nil {
-			st.rooms[name] = &memoryRoom{name: name, retention: b.retention(name)}
+			_, subscribed := st.subscribed[name]
+			delete(st.subscribed, name)
+			st.rooms[name] = &memoryRoom{name: name, retention: b.retention(name), subscribed: subscribed}
 		}
 		st.mu.Unlock()
 	}

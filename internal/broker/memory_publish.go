@@ -12,19 +12,43 @@ import (
 
 // Subscribe implements Broker. Live has been called when it returns.
 func (b *Memory) Subscribe(name message.Room) {
-	if b.sink.Load() == nil {
-		return
+	for {
+		if r := b.find(name); r != nil {
+			defer r.mu.Unlock()
+			if s := b.sink.Load(); s != nil {
+				r.subscribed = true
+				(*s).Live(r.name, r.tip, false)
+			}
+			return
+		}
+		if b.subscribeBare(name) {
+			return
+		}
 	}
-	r := b.room(name)
-	defer r.mu.Unlock()
+}
+
+// subscribeBare subscribes a room that has no record; false: it has one now. What makes the record comes behind Live, for
+// the stripe's lock is held.
+func (b *Memory) subscribeBare(name message.Room) bool {
+	st := b.stripe(name)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.rooms[name] != nil {
+		return false
+	}
 	if s := b.sink.Load(); s != nil {
-		r.subscribed = true
-		(*s).Live(r.name, r.tip, false)
+		st.subscribed[name] = struct{}{}
+		(*s).Live(name, 0, false)
 	}
+	return true
 }
 
 // Unsubscribe implements Broker. No entry arrives after it has returned.
 func (b *Memory) Unsubscribe(name message.Room) {
+	st := b.stripe(name)
+	st.mu.Lock()
+	delete(st.subscribed, name)
+	st.mu.Unlock()
 	if r := b.find(name); r != nil {
 		r.subscribed = false
 		r.mu.Unlock()
