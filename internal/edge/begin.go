@@ -89,6 +89,7 @@ func (e *Edge) open(s *session, a *asked, id identity) hub.Open {
 		o.User = o.ID
 	} else {
 		o.Fallback = message.UserRoom(id.User)
+		o.User, _ = o.Fallback.User() // one string for both
 		rooms = append(rooms, o.Fallback)
 	}
 	rooms = append(rooms, message.Global)

@@ -93,7 +93,7 @@ func (a *asked) add(name string) {
 	r := askedRoom{name: name}
 	switch room, err := message.ParseRoom(name); {
 	case err == nil:
-		r.room = room
+		r.room = message.Room(strings.Clone(string(room))) // a session keeps it, and would keep the URL with it, and the token in that
 	case strings.HasPrefix(name, "@"):
 		r.why = refuseReserved
 	default:

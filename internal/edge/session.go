@@ -18,36 +18,37 @@ import (
 // path's goroutine) reads, the session's shard writes and closes.
 type session struct {
 	// static once the reader has it. What every write looks at comes first, and so lies together.
-	e         *Edge
-	pipe      *portable     // nil: the fast path
-	fd        int32         // the fast path's; the shard closes it
-	ping      atomic.Uint32 // pingNone, pingQueued or pingWritten; shared like the fields at the end
-	gen       uint32        // tells events of an earlier owner of the number
-	anonymous bool
-	silent    atomic.Bool // has sent nothing for long: presence knows
-	away      uint8       // why it is; guarded by the edge's lock for it
-	h         *hub.Session
-	here      *presence.Session // nil: nobody is told
-	conn      *Conn             // nil: no callbacks
-	about     *about
-	first     message.Room // what a frame without a room means; "": the URL named none
+	e      *Edge
+	pipe   *portable     // nil: the fast path
+	fd     int32         // the fast path's; the shard closes it
+	ping   atomic.Uint32 // pingNone, pingQueued or pingWritten; shared like the fields at the end
+	gen    uint32        // tells events of an earlier owner of the number
+	silent atomic.Bool   // has sent nothing for long: presence knows
+	h      *hub.Session
+	here   *presence.Session // nil: nobody is told
+	conn   *Conn             // nil: no callbacks
+	about  *about
+	first  message.Room // what a frame without a room means; "": the URL named none
+
+	// the handler's, of which there is one at a time
+	use *usage // nil until the session sends something
+
+	anonymous bool  // static
+	away      uint8 // why it is; guarded by the edge's lock for it
 
 	// the reader's
-	parser  wire.Parser
-	junk    uint32 // bytes thrown away while closing
 	second  uint16 // in which the parser's allowance was given
 	edge    bool   // there may be something to read
 	fin     bool   // the peer has ended its side: a short read proves nothing, read to the end
 	adopted bool   // read, or was once
 	greeted bool   // a handler has run
-
-	// the handler's, of which there is one at a time
-	use *usage // nil until the session sends something
+	parser  wire.Parser
+	junk    uint32 // bytes thrown away while closing
 
 	// the wheel's, under its lock
-	linked     bool
 	at         tick
 	next, prev *session
+	linked     bool
 
 	// between the reader, the shard, the handler and the wheel
 	busy    atomic.Bool   // the reader's word: a handler has what was read, nothing more is until it and its replies are done
