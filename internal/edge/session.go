@@ -31,7 +31,8 @@ type session struct {
 	first  message.Room // what a frame without a room means; "": the URL named none
 
 	// the handler's, of which there is one at a time
-	use *usage // nil until the session sends something
+	use    *usage                      // nil until the session sends something
+	grants atomic.Pointer[auth.Grants] // others read them
 
 	anonymous bool  // static
 	away      uint8 // why it is; guarded by the edge's lock for it
@@ -59,7 +60,6 @@ type session struct {
 	partAt  atomic.Uint32 // tick at which the message under way began; 0: none, or busy
 	shutAt  atomic.Uint32 // tick at which our side was shut down; 0: it was not
 	pingAt  atomic.Uint32 // tick at which it was written
-	grants  atomic.Pointer[auth.Grants]
 	expires atomic.Uint32 // tick at which the token ends; 0: never
 	warnAt  atomic.Uint32 // tick at which the session is told of it; 0: it was, or never
 	spoke   atomic.Uint32 // tick of the last frame

@@ -88,11 +88,14 @@ func (sh *shard) where(q *inquiry) {
 			w.BlockedSince = s.progress
 		}
 		for m := s.first; m != nil; m = m.next {
-			if m.t == nil || !m.r.name.Ordinary() {
+			if !m.in || !m.r.name.Ordinary() {
 				continue
 			}
+			head := m.pos // of a quiet room, which has no log
 			m.r.mu.Lock()
-			head := m.r.log.head
+			if m.r.body != nil {
+				head = m.r.log.head
+			}
 			m.r.mu.Unlock()
 			w.Places = append(w.Places, Place{
 				Room: m.r.name, Position: message.ID{Position: m.at, Low: sh.h.minter.Low(m.r.tag, true)}, Lag: max(head-m.pos, 0),

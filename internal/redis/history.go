@@ -29,7 +29,7 @@ func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, er
 	if r := b.find(ch); r != nil {
 		since = max(since, r.lostAt())
 	}
-	page := message.Page{Since: since}
+	page := message.Page{Since: min(since, b.Now())} // which lags behind Redis' clock by some milliseconds
 	from, size, length := q.From, 0, int64(0)
 	for first := true; ; first = false {
 		count := historyPage

@@ -476,6 +476,7 @@ func TestWhatWasShownDuringAnOutageIsNotShownAgain(t *testing.T) {
 	if _, _, err := a.say("general", "after"); err != nil { // comes behind their echoes
 		t.Fatal(err)
 	}
+	until(t, "it is delivered", func() bool { return len(a.sink.look("general").entries) > len(kept) })
 	if got := a.sink.look("general").entries; len(got) != len(kept)+1 {
 		t.Errorf("%d were delivered, want %d and one", len(got), len(kept))
 	}
