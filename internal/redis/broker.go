@@ -61,13 +61,13 @@ type Config struct {
 
 func (c *Config) setDefaults() {
 	c.Options.setDefaults()
-	if c.Port == nil {
-		c.Port = newServer(c.Options)
-	}
 	c.Retention = fill(c.Retention, broker.DefaultRetention)
 	c.IdempotencyTTL = cmp.Or(c.IdempotencyTTL, broker.DefaultIdempotencyTTL)
 	c.Grace = cmp.Or(c.Grace, 300*time.Millisecond)
 	c.ProbeAfter = cmp.Or(c.ProbeAfter, 5*time.Second)
+	if c.Port == nil {
+		c.Port = newServer(c.Options, c.ProbeAfter)
+	}
 	c.Backlog = cmp.Or(c.Backlog, 8192)
 	c.MaxOutbox = cmp.Or(c.MaxOutbox, 256<<20)
 	c.MaxQueued = cmp.Or(c.MaxQueued, 64<<20)
@@ -148,8 +148,9 @@ type Broker struct {
 	tasks                sync.WaitGroup
 	queues               queues
 	outbox               outbox
-	away                 atomic.Bool   // as the outbox says
-	lost                 chan struct{} // away has begun
+	away                 atomic.Bool           // as the outbox says: something is
+	gone                 atomic.Pointer[slots] // and what that is; written under the outbox's lock
+	lost                 chan struct{}         // away has begun
 	journal              journal
 	barrier              barrier
 	kicked               chan struct{}                     // the journal is to be compared
@@ -189,11 +190,12 @@ func New(cfg Config) *Broker {
 	k := keys(cfg.Prefix)
 	b := &Broker{
 		cfg: cfg, keys: k, log: cfg.Logger.With("component", "redis"),
-		wire: &wire{port: cfg.Port, keys: k, verb: "PUBLISH", call: cfg.CallTimeout, reads: cfg.ReadTimeout},
+		wire: &wire{port: cfg.Port, keys: k, call: cfg.CallTimeout, reads: cfg.ReadTimeout},
 		inc:  cfg.Incarnation, hurry: make(chan struct{}, 1),
 		start: now, clock: &clock{start: now}, rooms: make(map[string]*room), done: make(chan struct{}),
 		outbox: outbox{rooms: make(map[message.Room][]*parked), keys: make(map[string]broker.Receipt)}, lost: make(chan struct{}, 1),
 		journal: journal{rooms: make(map[message.Room][]*written)}, kicked: make(chan struct{}, 1),
+		barrier: barrier{up: make(map[<-chan struct{}]slots)},
 		queues: queues{rooms: make(map[message.Room]*queue)}, later: newLaterList(),
 		control: make(chan string, 1024), pendings: pendings{asks: make(map[string]*pending)},
 	}
@@ -249,9 +251,9 @@ func (b *Broker) Run(ctx context.Context, s broker.Sink, ready func()) error {
 	case ctx.Err() != nil:
 		return nil
 	case refused(err):
-		return fmt.Errorf("redis refuses us: check user, password and rights: %w", err)
+		return refusal(err)
 	case err != nil:
-		b.goAway(err)
+		b.lose(b.wire.part(b.keys.control()), err)
 	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -292,11 +294,14 @@ func (b *Broker) connect(ctx context.Context) error {
 	return err
 }
 
-// dialled notes that the command connection is a new one, or will be: perhaps to another server, whose clock may be behind,
+// dialled notes that a command connection is a new one, or will be: perhaps to another server, whose clock may be behind,
 // and which may lack what the old one had. Scripts are told for a while what positions there were.
 func (b *Broker) dialled() {
 	b.guard.Store(int64(b.elapsed() + guardFor))
 	b.kick()
+	if b.presence != nil && b.wire.cluster() != nil { // which of its own connections lead elsewhere now it does not see
+		b.presence.doubtAll()
+	}
 }
 
 // launch starts everything that runs until the context ends.
@@ -314,14 +319,15 @@ func (b *Broker) launch(ctx context.Context) {
 	}
 	loops.Go(func() { b.later.run(ctx) })
 	loops.Go(func() { b.heart(ctx) })
+	loops.Go(func() { b.pulses(ctx) })
 	loops.Go(func() { b.controls(ctx) })
 	loops.Go(func() { b.sweep(ctx) })
 }
 
 // controlReady waits until questions and replies reach this node.
 func (b *Broker) controlReady(ctx context.Context) bool {
-	holds := func(ch string) bool { return b.place(ch).holds(ch) }
-	for !b.away.Load() && !(holds(b.keys.control()) && holds(b.keys.node(b.inc))) {
+	holds := func(ch string) bool { return b.isAway(ch) || b.place(ch).holds(ch) }
+	for !(holds(b.keys.control()) && holds(b.keys.node(b.inc))) {
 		if !pause(ctx, subscribeTick) {
 			return false
 		}
@@ -372,7 +378,7 @@ func (b *Broker) Subscribe(name message.Room) {
 	b.rooms[ch] = r
 	b.order = append(b.order, r)
 	b.place(ch).want(ch, byRoom)
-	if b.away.Load() {
+	if b.isAway(ch) {
 		r.attachBlind()
 	}
 }
@@ -401,8 +407,18 @@ func (b *Broker) find(ch string) *room {
 	return b.rooms[ch]
 }
 
-// attach brings rooms whose subscription is confirmed up to date; false: their tips could not be read.
-func (b *Broker) attach(ctx context.Context, channels []string) bool {
+// attach brings rooms whose subscription is confirmed up to date, and returns the channels of those whose tips could not be
+// read.
+func (b *Broker) attach(ctx context.Context, channels []string) (left []string) {
+	for _, some := range b.wire.divide(channels) {
+		if b.isPartAway(some[0]) || !b.attachPart(ctx, some) {
+			left = append(left, some...)
+		}
+	}
+	return left
+}
+
+func (b *Broker) attachPart(ctx context.Context, channels []string) bool {
 	rooms := make([]*room, 0, len(channels))
 	lasts := make([]message.Position, 0, len(channels))
 	names := channels[:0:0]
@@ -440,7 +456,7 @@ func (b *Broker) Delete(ctx context.Context, name message.Room) error {
 	}
 	ch := b.keys.channel(name)
 	err := b.wire.run(ctx, ScriptDelete, []string{b.keys.stream(ch), b.keys.tip(ch), b.keys.cut(ch)},
-		[]string{ch, b.wire.verb, seconds(tipTTL(b.retention(name)))})
+		[]string{ch, b.wire.verb(), seconds(tipTTL(b.retention(name)))})
 	if err != nil {
 		return b.failed(ctx, "delete", err)
 	}

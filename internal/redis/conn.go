@@ -187,16 +187,20 @@ func (c *conn) confirm(ch string) {
 	}
 }
 
-// dropped notes that a subscription has ended. If nobody has asked for that it is made anew.
+// dropped notes that a subscription has ended. If nobody has asked for that it is made anew, and what has come meanwhile is
+// looked for.
 func (c *conn) dropped(ch string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.subs[ch]
-	if s == nil || s.want == 0 || !s.sent || s.pending > 0 {
+	if s == nil || s.want == 0 {
 		return
 	}
-	s.await, s.fresh, s.sent = s.want, true, false
-	c.list(ch, s)
+	s.await = s.want
+	if s.sent && s.pending == 0 {
+		s.fresh, s.sent = true, false
+		c.list(ch, s)
+	}
 }
 
 // take takes a message that has come; it never waits.
@@ -243,6 +247,7 @@ func (c *conn) serve(ctx context.Context) {
 		Message:      c.take,
 		Subscribed:   c.confirm,
 		Unsubscribed: c.dropped,
+		Trouble:      c.trouble,
 		Lost:         func(err error) { broken <- err },
 	})
 	if err != nil {
@@ -250,6 +255,7 @@ func (c *conn) serve(ctx context.Context) {
 	}
 	defer l.Close()
 	c.reset()
+	_, probed := l.(*clusterListener) // it does that for each primary by itself
 	tick := time.NewTicker(c.b.cfg.ProbeAfter / 4)
 	defer tick.Stop()
 	var p prober
@@ -261,14 +267,14 @@ func (c *conn) serve(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case err := <-broken:
-			c.b.broke.warn(c.b.log, "a subscription connection broke: it is dialled again", "error", err)
+			c.trouble(err)
 			return
 		case <-c.wake:
 			if !pause(ctx, subscribeTick) {
 				return
 			}
 		case <-tick.C:
-			if !p.alive(ctx, c) {
+			if !probed && !p.alive(ctx, c) {
 				c.b.log.Warn("a subscription connection is silent: it is dialled again")
 				return
 			}
@@ -286,16 +292,27 @@ func (c *conn) command(ctx context.Context, l Listener) bool {
 	defer cancel()
 	if len(off) > 0 {
 		if err := l.Unsubscribe(ctx, off...); err != nil {
+			c.trouble(err)
 			return false
 		}
 	}
 	if len(on) > 0 {
 		if err := l.Subscribe(ctx, on...); err != nil {
+			c.trouble(err)
 			return false
 		}
 	}
 	c.up.Store(true)
 	return true
+}
+
+// trouble counts and tells what goes wrong with subscriptions. It is tried again, always.
+func (c *conn) trouble(err error) {
+	if _, ok := answered(err); ok {
+		c.b.refused.warn(c.b.log, "redis refuses subscriptions: they are tried again", "error", err)
+	} else {
+		c.b.broke.warn(c.b.log, "a subscription connection broke: it is dialled again", "error", err)
+	}
 }
 
 // attachAll reads the tips of rooms whose subscription is confirmed, until the context ends.
@@ -319,9 +336,9 @@ func (c *conn) attachAll(ctx context.Context) {
 		if c.again.Swap(false) && !pause(ctx, c.b.jitter()) {
 			return
 		}
-		if !c.b.attach(ctx, batch) {
+		if left := c.b.attach(ctx, batch); len(left) > 0 {
 			c.mu.Lock()
-			c.confirmed = append(c.confirmed, batch...)
+			c.confirmed = append(c.confirmed, left...)
 			signal(c.attach)
 			c.mu.Unlock()
 			if !pause(ctx, redialFirst) {

@@ -96,7 +96,7 @@ func (b *Broker) Ask(ctx context.Context, r broker.Request) (replies []broker.Re
 
 // askSelf is Ask while Redis is away: this node answers, and the others that were there are named.
 func (b *Broker) askSelf(ctx context.Context, r broker.Request, err error) (replies []broker.Reply, unreached []string, _ error) {
-	if !b.away.Load() || !b.open.Load() {
+	if !b.isAway(b.keys.control()) || !b.open.Load() {
 		return nil, nil, b.failed(ctx, "ask", err)
 	}
 	if seen := b.nodes.Load(); seen != nil {

@@ -81,7 +81,7 @@ func (b *Broker) heart(ctx context.Context) {
 			failed = 0
 		default:
 			if failed++; failed >= beatFailures {
-				b.goAway(err)
+				b.lose(b.wire.part(b.keys.control()), err)
 			}
 		}
 		timer.Reset(rest)

@@ -58,14 +58,19 @@ func (j *journal) add(ws []*written, now time.Duration, keep bool) {
 	j.trim(now, keep)
 }
 
-// expire lets old entries go.
-func (j *journal) expire(now time.Duration) {
+// expire lets old entries go, but not those of rooms of which keep is true.
+func (j *journal) expire(now time.Duration, keep func(message.Room) bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.trim(now, false)
+	j.order = slices.DeleteFunc(j.order, func(w *written) bool {
+		if !w.gone && w.at < now-journalFor && !keep(w.room) {
+			j.remove(w, slices.Index(j.rooms[w.room], w))
+		}
+		return w.gone
+	})
 }
 
-// trim is expire; the lock is held.
+// trim lets go what is too much, and what is old unless keep is true; the lock is held.
 func (j *journal) trim(now time.Duration, keep bool) {
 	for len(j.order) > 0 {
 		w := j.order[0]

@@ -66,6 +66,14 @@ func (k keys) probe(inc string, conn int) string {
 	return string(k) + "rt:probe:" + inc + ":" + strconv.Itoa(conn)
 }
 
+// check is a key that nobody has, in a slot.
+func (k keys) check(slot uint16) string { return string(k) + "rt:check:" + slotTag(slot) }
+
+// shardProbe is a channel in a slot, on which a connection sends itself messages.
+func (k keys) shardProbe(name string, slot uint16) string {
+	return string(k) + "rt:probe:" + name + ":" + slotTag(slot)
+}
+
 // shared is a key of all nodes, all of which lie in one slot.
 func (k keys) shared(kind string) string { return string(k) + "rt:" + kind + ":{" + k.control() + "}" }
 

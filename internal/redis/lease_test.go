@@ -11,7 +11,7 @@ import (
 // leaseOn is the lease of a node, which reaches a server.
 func leaseOn(t *testing.T, s *redistest.Server, inc string) *lease {
 	t.Helper()
-	w := &wire{port: newServer(optionsOf(s)), call: time.Second, reads: time.Second}
+	w := &wire{port: newServer(optionsOf(s), time.Second), call: time.Second, reads: time.Second}
 	if err := w.open(t.Context(), func() {}); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -53,13 +54,17 @@ func (o *Options) check() error {
 }
 
 // command is the option of clients that send commands: what is written is never sent twice by the library, and one key's
-// commands go over one connection in their order. dialled is called with each new connection; nil: nobody asks.
-func (o *Options) command(dialled func()) rueidis.ClientOption {
+// commands go over one connection in their order. r is told of each new connection; nil: nobody asks.
+func (o *Options) command(r *redials) rueidis.ClientOption {
 	c := o.Client
-	if dialled != nil {
-		c.DialCtxFn = dial(c.DialCtxFn, c.DialFn, dialled)
+	if r != nil {
+		c.DialCtxFn = dial(c.DialCtxFn, c.DialFn, r.dialled)
 	}
 	c.Dialer = net.Dialer{Timeout: o.DialTimeout, KeepAlive: 500 * time.Millisecond}
+	c.Sentinel.Dialer = c.Dialer
+	c.Sentinel.TopologyRefreshInterval = cmp.Or(c.Sentinel.TopologyRefreshInterval, 5*time.Second)
+	c.ClusterOption.ShardsRefreshInterval = cmp.Or(c.ClusterOption.ShardsRefreshInterval, 10*time.Second)
+	c.ClusterOption.MaxMovedRedirections = cmp.Or(c.ClusterOption.MaxMovedRedirections, 5)
 	c.ConnWriteTimeout = 2 * time.Second
 	c.PipelineMultiplex = -1
 	c.AlwaysPipelining, c.DisableRetry, c.DisableCache = true, true, true
@@ -72,7 +77,7 @@ type (
 )
 
 // dial dials as the template says and tells when that has worked.
-func dial(own dialCtxFunc, old dialFunc, dialled func()) dialCtxFunc {
+func dial(own dialCtxFunc, old dialFunc, dialled func(addr string)) dialCtxFunc {
 	return func(ctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (conn net.Conn, err error) {
 		switch {
 		case own != nil:
@@ -85,9 +90,39 @@ func dial(own dialCtxFunc, old dialFunc, dialled func()) dialCtxFunc {
 			conn, err = d.DialContext(ctx, "tcp", addr)
 		}
 		if err == nil {
-			dialled()
+			dialled(addr)
 		}
 		return conn, err
+	}
+}
+
+// redials tells of connections behind which there may be another server than before. The library dials those of a cluster
+// when it first needs them.
+type redials struct {
+	again func()
+
+	mu           sync.Mutex
+	open, shards bool
+	seen         map[string]bool // addresses
+}
+
+func newRedials(again func()) *redials { return &redials{again: again, seen: make(map[string]bool)} }
+
+// opened is called when the client has been made.
+func (r *redials) opened(c rueidis.Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open, r.shards = true, c.Mode() == rueidis.ClientModeCluster
+}
+
+func (r *redials) dialled(addr string) {
+	r.mu.Lock()
+	first := !r.seen[addr]
+	r.seen[addr] = true
+	quiet := !r.open || r.shards && first
+	r.mu.Unlock()
+	if !quiet {
+		r.again()
 	}
 }
 

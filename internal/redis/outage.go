@@ -2,7 +2,7 @@ package redis
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,8 +21,6 @@ const (
 // outbox is what was shown on this node while Redis was away, and is stored when it is back.
 type outbox struct {
 	mu    sync.Mutex
-	away  bool
-	since time.Time // when the oldest message in it came; zero: none did
 	rooms map[message.Room][]*parked
 	order []message.Room // those rooms, in the order in which their first message came
 	bytes int64
@@ -32,6 +30,7 @@ type outbox struct {
 // parked is a message in the outbox.
 type parked struct {
 	job
+	since time.Time        // when it came
 	floor message.Position // it may be stored behind this already; 0: it was never sent
 	shown *room            // where it was shown; nil: nowhere
 }
@@ -45,7 +44,7 @@ func (o *outbox) full(name message.Room, j *job, limit int64) bool {
 	if !j.m.Ephemeral {
 		size += int64(len(j.env)) + 8 // the position at which it is shown
 	}
-	late := !o.since.IsZero() && time.Since(o.since) > outboxFor
+	late := len(o.rooms[name]) > 0 && time.Since(o.rooms[name][0].since) > outboxFor
 	return size > 0 && (late || o.bytes+size > limit) || !j.m.Ephemeral && len(o.rooms[name]) >= outboxRoom
 }
 
@@ -65,71 +64,6 @@ func (o *outbox) put(name message.Room, ps []*parked) {
 	}
 }
 
-// goAway begins an outage: from now on nothing waits for Redis, until watch has found it again.
-func (b *Broker) goAway(err error) {
-	b.outbox.mu.Lock()
-	begun := !b.outbox.away
-	b.outbox.away = true
-	b.outbox.mu.Unlock()
-	if !begun {
-		return
-	}
-	b.away.Store(true)
-	b.stats.away(b.elapsed())
-	b.log.Warn("redis is away: messages reach this node's sessions alone until it is back", "error", err)
-	b.sink.Degraded("")
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for _, r := range b.order {
-		r.attachBlind()
-	}
-	signal(b.lost)
-}
-
-// watch ends outages, and puts back what Redis has lost, until the context ends; an error is one that no trying again cures.
-func (b *Broker) watch(ctx context.Context) error {
-	for rest := time.Duration(0); ; {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-b.lost:
-		case <-b.kicked:
-			if !b.rest(ctx, rest) {
-				return nil
-			}
-		}
-		var begin time.Time
-		for wait := redialFirst; ; wait = min(2*wait, redialMost) {
-			fresh := !b.wire.opened.Load()
-			begin = time.Now()
-			err := b.connect(ctx)
-			if fresh && refused(err) {
-				return fmt.Errorf("redis refuses us: check user, password and rights: %w", err)
-			}
-			if err == nil && b.reconcile(ctx) && b.flush(ctx) {
-				break
-			}
-			if !pause(ctx, wait) {
-				return nil
-			}
-		}
-		rest = max(kickPause, 10*time.Since(begin)) // however often Redis loses something, most of its time is for others
-	}
-}
-
-// rest pauses, unless an outage begins; false: the context has ended.
-func (b *Broker) rest(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-b.lost:
-	case <-t.C:
-	}
-	return true
-}
-
 // parkAll keeps a batch for when Redis is back and shows it on this node; false: it is back. tried is the position behind
 // which it may be stored already; 0: it was never sent.
 func (b *Broker) parkAll(name message.Room, ch string, batch []*job, tried message.Position) bool {
@@ -139,7 +73,7 @@ func (b *Broker) parkAll(name message.Room, ch string, batch []*job, tried messa
 	}
 	b.outbox.mu.Lock()
 	defer b.outbox.mu.Unlock()
-	if !b.outbox.away {
+	if !b.isAway(ch) {
 		return false
 	}
 	for _, j := range batch {
@@ -171,9 +105,6 @@ func (b *Broker) park(name message.Room, ch string, j *job, tried message.Positi
 	}
 	kept.ID.Position = m.ID.Position
 	receipt := broker.Receipt{ID: m.ID, Timestamp: m.Timestamp, Degraded: true}
-	if o.since.IsZero() {
-		o.since = time.Now()
-	}
 	if j.key != "" {
 		o.keys[j.key] = receipt
 		o.bytes += keyCost
@@ -181,7 +112,10 @@ func (b *Broker) park(name message.Room, ch string, j *job, tried message.Positi
 	if m.Ephemeral {
 		return receipt, nil
 	}
-	p := &parked{job: job{m: &kept, env: string(appendEnv(nil, &kept, kept.ID.Position)), key: j.key}, floor: tried, shown: shown}
+	p := &parked{
+		job:   job{m: &kept, env: string(appendEnv(nil, &kept, kept.ID.Position)), key: j.key},
+		since: time.Now(), floor: tried, shown: shown,
+	}
 	if o.rooms[name] == nil {
 		o.order = append(o.order, name)
 	}
@@ -190,37 +124,31 @@ func (b *Broker) park(name message.Room, ch string, j *job, tried message.Positi
 	return receipt, nil
 }
 
-// flush stores what the outbox has, room by room in order, and ends the outage if there is one; false: it has not ended.
-func (b *Broker) flush(ctx context.Context) bool {
+// flush stores what the outbox has of a part, room by room in order, and ends its outage if there is one; false: it has not
+// ended. back: there was one.
+func (b *Broker) flush(ctx context.Context, p part) (back, ended bool) {
 	for {
 		b.outbox.mu.Lock()
-		name, batch := b.outbox.next()
+		name, batch := b.outbox.next(func(name message.Room) bool { return p.slots.has(slotOf(b.keys.channel(name))) })
 		if len(batch) == 0 {
-			back := b.outbox.away
-			b.outbox.away, b.outbox.since, b.outbox.bytes = false, time.Time{}, 0
-			clear(b.outbox.keys)
-			b.away.Store(false)
-			b.stats.reachable(b.elapsed())
+			back = b.found(p)
 			b.outbox.mu.Unlock()
-			if back {
-				b.log.Info("redis is back")
-				b.sink.Restored("")
-			}
-			return true
+			return back, true
 		}
 		b.outbox.mu.Unlock()
 		if !b.unpark(ctx, name, batch) {
-			return false
+			return false, false
 		}
 	}
 }
 
-// next is the next batch to store, which stays where it is; the lock is held.
-func (o *outbox) next() (message.Room, []*parked) {
-	if len(o.order) == 0 {
+// next is the next batch to store of those rooms, which stays where it is; the lock is held.
+func (o *outbox) next(of func(message.Room) bool) (message.Room, []*parked) {
+	i := slices.IndexFunc(o.order, of)
+	if i < 0 {
 		return "", nil
 	}
-	name := o.order[0]
+	name := o.order[i]
 	ps := o.rooms[name]
 	n, size := 0, 0
 	for n < len(ps) && n < batchMessages && (n == 0 || size+len(ps[n].env) <= batchBytes) {
@@ -250,7 +178,8 @@ func (o *outbox) drop(name message.Room, n int) {
 	}
 	if o.rooms[name] = ps[n:]; len(ps) == n {
 		delete(o.rooms, name)
-		o.order = o.order[1:]
+		i := slices.Index(o.order, name)
+		o.order = slices.Delete(o.order, i, i+1)
 	}
 }
 
@@ -310,6 +239,12 @@ func (r *room) attachBlind() {
 	if r.dead || r.live {
 		return
 	}
+	r.down = true
+	r.liveBlind()
+}
+
+// liveBlind makes the room live without its tip; the lock is held.
+func (r *room) liveBlind() {
 	r.live, r.blind, r.base = true, true, r.b.Now()
 	r.b.sink.Live(r.name, 0, true)
 }

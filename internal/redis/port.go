@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -63,11 +64,12 @@ type StreamPart struct {
 // StreamEntry is an entry of a room's stream; a field that is absent is "".
 type StreamEntry struct{ ID, Prev, Env string }
 
-// Events are what a connection for subscriptions brings. They are called by the connection's reader, one at a time, and
-// never wait. Lost is called once, last; it is also called behind Close.
+// Events are what a connection for subscriptions brings. They are called by the connection's readers, one channel's one at a
+// time, and never wait. Lost is called once, last; it is also called behind Close.
 type Events struct {
 	Message                  func(channel, text string)
 	Subscribed, Unsubscribed func(channel string) // Unsubscribed also without having been asked for
+	Trouble                  func(error)          // what the Listener tries again by itself
 	Lost                     func(error)
 }
 
@@ -109,7 +111,7 @@ func judge(err error) fault {
 		switch {
 		case strings.HasPrefix(text, "WRONGTYPE"):
 			return hopeless
-		case strings.HasPrefix(text, "NOPERM"):
+		case denied(text):
 			return unknown // the publication comes after the writes
 		default:
 			return notExecuted
@@ -122,8 +124,26 @@ func judge(err error) fault {
 	return unknown
 }
 
+// denied tells that a right is missing: to send a command, or to what a script does.
+func denied(text string) bool {
+	return strings.HasPrefix(text, "NOPERM") || strings.Contains(text, "The user executing the script can't") ||
+		strings.Contains(text, "ACL failure in script")
+}
+
 // refused tells an error that no dialling again cures.
 func refused(err error) bool {
+	if errors.Is(err, errNoSharding) || errors.Is(err, errHidden) {
+		return true
+	}
 	text, ok := answered(err)
-	return ok && slices.ContainsFunc([]string{"WRONGPASS", "NOAUTH", "NOPERM", "AUTH "}, func(code string) bool { return strings.HasPrefix(text, code) })
+	codes := []string{"WRONGPASS", "NOAUTH", "NOPERM", "AUTH ", "SELECT is not allowed", "DB index is out of range"}
+	return ok && slices.ContainsFunc(codes, func(code string) bool { return strings.HasPrefix(text, code) })
+}
+
+// refusal is what Run ends with then.
+func refusal(err error) error {
+	if _, ok := answered(err); !ok { // it says what to do
+		return err
+	}
+	return fmt.Errorf("redis refuses us: check user, password, rights and database: %w", err)
 }

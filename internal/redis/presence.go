@@ -200,10 +200,12 @@ func (p *Presence) missed(ctx context.Context, cut bool, err error) {
 
 // dial makes the connections. A server that refuses tracking is read without it.
 func (p *Presence) dial() (*presenceConn, error) {
-	command, err := rueidis.NewClient(p.opts.command(p.doubtAll))
+	dials := newRedials(p.doubtAll)
+	command, err := rueidis.NewClient(p.opts.command(dials))
 	if err != nil {
 		return nil, err
 	}
+	dials.opened(command)
 	o := p.opts.command(nil)
 	o.DisableCache, o.CacheSizeEachConn, o.OnInvalidations = false, 64<<20, p.invalidated
 	cached, err := rueidis.NewClient(o)

@@ -26,7 +26,8 @@ func (p *Presence) Claim(ctx context.Context, own presence.Field, most int) (tak
 		return false, err
 	}
 	c := p.conn.Load()
-	if c == nil || p.Stale() || p.left.Load() {
+	ch := p.keys.channel(message.UserRoom(own.User))
+	if c == nil || p.Stale() || p.bus.isAway(ch) || p.left.Load() {
 		return int(own.Sessions) <= most, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.opts.CallTimeout)
@@ -34,10 +35,10 @@ func (p *Presence) Claim(ctx context.Context, own presence.Field, most int) (tak
 	args := []string{
 		p.inc, seconds(p.cfg.TTL), string(appendState(nil, &own.State)), strconv.Itoa(int(own.Sessions)), strconv.Itoa(most),
 	}
-	key := p.keys.users(p.keys.channel(message.UserRoom(own.User)))
+	key := p.keys.users(ch)
 	for {
 		counted, err := p.tryClaim(ctx, c.command, key, args)
-		if err != nil && p.Stale() && ctx.Err() == nil {
+		if err != nil && (p.Stale() || p.bus.isAway(ch)) && ctx.Err() == nil {
 			return int(own.Sessions) <= most, nil
 		}
 		if err != nil {

@@ -328,7 +328,7 @@ func (f *follower) unqueue(r *followed) {
 func (f *follower) comfort() {
 	away := f.p.Stale()
 	for r := range f.bare {
-		if away || !f.due[r] && !r.reading && time.Since(r.since) > confirmPatience {
+		if away || f.p.bus.isPartAway(r.channel) || !f.due[r] && !r.reading && time.Since(r.since) > confirmPatience {
 			f.tell(r, nil, true)
 		}
 	}
@@ -341,13 +341,16 @@ func (f *follower) nextReads() []*followed {
 	}
 	var batch []*followed
 	for r := range f.due {
+		if f.p.bus.isPartAway(r.channel) {
+			continue // it is read when that is back
+		}
 		delete(f.due, r)
 		r.reading = true
 		if batch = append(batch, r); len(batch) == readRooms {
 			break
 		}
 	}
-	f.busy = true
+	f.busy = len(batch) > 0
 	return batch
 }
 

@@ -171,20 +171,11 @@ func (p *Presence) leases(ctx context.Context, incs []string) (map[string]int64,
 	for _, inc := range incs {
 		names = append(names, inc, inc+draining)
 	}
-	cmds := []rueidis.Completed{
-		c.command.B().Time().Build(),
-		c.command.B().Zmscore().Key(p.keys.shared("nodes")).Member(names...).Build(),
-	}
-	replies := c.command.DoMulti(ctx, cmds...)
-	clock, err := replies[0].AsIntSlice()
+	scores, err := c.command.Do(ctx, c.command.B().Zmscore().Key(p.keys.shared("nodes")).Member(names...).Build()).ToArray()
 	if err != nil {
 		return nil, err
 	}
-	scores, err := replies[1].ToArray()
-	if err != nil {
-		return nil, err
-	}
-	now := clock[0]*1000 + clock[1]/1000
+	now := p.bus.clock.millis()
 	left := make(map[string]int64)
 	for i, m := range scores {
 		if f, err := m.AsFloat64(); err == nil {

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	_ "embed" // the scripts
 	"errors"
@@ -28,8 +29,6 @@ var (
 )
 
 const (
-	presencePublish = "PUBLISH"
-
 	// A node calls at most so many scripts a round, and with more to write begins one each 100 ms: 5,000 a second.
 	roundScripts = 500
 	roundBytes   = 2 << 20
@@ -298,6 +297,10 @@ func (p *Presence) round(ctx context.Context) (more bool, err error) {
 	if len(writes) == 0 && len(touch) == 0 {
 		return false, nil
 	}
+	writes, late := p.postpone(writes)
+	if late {
+		defer func() { err = cmp.Or(err, errPresenceAway) }()
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.opts.ReadTimeout)
 	defer cancel()
 	inc, ttl := p.inc, seconds(p.cfg.TTL)
@@ -334,6 +337,35 @@ func (p *Presence) round(ctx context.Context) (more bool, err error) {
 	return len(writes)+len(touch) > 0 && !p.own.idle(), err
 }
 
+// postpone takes back what lies in parts of a cluster that are away, so that nothing waits for them.
+func (p *Presence) postpone(writes []presenceWrite) (now []presenceWrite, late bool) {
+	for _, w := range writes {
+		var wait []presence.Field
+		switch room := w.room.name; {
+		case p.bus.isPartAway(p.keys.channel(room)):
+			p.own.restore(w)
+			late = true
+			continue
+		case room == message.Global:
+			all := w.changes
+			w.changes = nil
+			for _, c := range all {
+				if p.bus.isPartAway(p.keys.channel(message.UserRoom(c.User))) {
+					wait = append(wait, c)
+				} else {
+					w.changes = append(w.changes, c)
+				}
+			}
+		}
+		if len(wait) > 0 {
+			p.own.restore(presenceWrite{room: w.room, changes: wait})
+			late = true
+		}
+		now = append(now, w)
+	}
+	return now, late
+}
+
 // render appends what writes a write: the room, each user of the room where everyone is, and the list of the node's rooms.
 func (p *Presence) render(calls []pipedCall, w *presenceWrite, inc, ttl string) []pipedCall {
 	room := w.room.name
@@ -341,7 +373,7 @@ func (p *Presence) render(calls []pipedCall, w *presenceWrite, inc, ttl string) 
 	args := make([]string, 7, 7+2*len(w.changes))
 	args[0], args[2], args[3], args[4] = ch, inc, ttl, formatTotals(w.totals)
 	if len(w.changes) > 0 && room != message.Global { // nobody follows that: who wants to know of a user follows his room
-		args[1], args[5] = presencePublish, presenceFrameOf(inc, w.changes)
+		args[1], args[5] = p.bus.wire.verb(), presenceFrameOf(inc, w.changes)
 	}
 	gone := 0
 	for _, c := range w.changes {
@@ -383,7 +415,7 @@ func (p *Presence) renderUser(f *presence.Field, inc, ttl string) pipedCall {
 		script: presenceUserScript,
 		keys:   []string{p.keys.users(ch), p.keys.seen(ch), p.keys.tip(ch)},
 		args: []string{
-			ch, presencePublish, inc, ttl, value, strconv.FormatInt(f.Active, 10), seconds(p.cfg.SeenFor),
+			ch, p.bus.wire.verb(), inc, ttl, value, strconv.FormatInt(f.Active, 10), seconds(p.cfg.SeenFor),
 			presenceFrameOf(inc, []presence.Field{*f}),
 		},
 	}

@@ -133,7 +133,7 @@ func (p *Presence) refetch(ctx context.Context, room message.Room, ch, key strin
 		p.stats.hits.Add(1)
 		return nil
 	}
-	if p.Stale() {
+	if p.Stale() || p.bus.isAway(ch) {
 		p.stats.stale.Add(1)
 		return nil
 	}
@@ -142,7 +142,7 @@ func (p *Presence) refetch(ctx context.Context, room message.Room, ch, key strin
 	defer cancel()
 	fields, paged, err := p.fetch(ctx, room, ch, key)
 	if err != nil {
-		if p.Stale() && ctx.Err() == nil {
+		if (p.Stale() || p.bus.isAway(ch)) && ctx.Err() == nil {
 			return nil
 		}
 		return err

@@ -159,7 +159,7 @@ func (b *Broker) publishAll(r *queue) {
 // behind which the script looks for what it may have stored already.
 func (b *Broker) publishBatch(name message.Room, batch []*job) {
 	ch := b.keys.channel(name)
-	b.barrier.wait()
+	b.barrier.wait(ch)
 	known := b.position(ch)
 	floors := floors{}
 	if time.Duration(b.guard.Load()) > b.elapsed() {
@@ -167,7 +167,7 @@ func (b *Broker) publishBatch(name message.Room, batch []*job) {
 	}
 	begin := time.Now()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		if b.away.Load() && b.parkAll(name, ch, batch, floors.retry) {
+		if b.isAway(ch) && b.parkAll(name, ch, batch, floors.retry) {
 			return
 		}
 		keys, args := b.publishArgs(name, ch, batch, floors)
@@ -177,6 +177,10 @@ func (b *Broker) publishBatch(name message.Room, batch []*job) {
 			return
 		}
 		b.stats.publishErrors.Add(1)
+		b.wire.doubt()
+		if text, ok := answered(err); ok && denied(text) {
+			b.refused.warn(b.log, "redis denies a right that publishing takes", "error", err)
+		}
 		what := judge(err)
 		if what == unknown {
 			floors.retry, floors.guard = known, b.least(name, ch)
@@ -187,7 +191,7 @@ func (b *Broker) publishBatch(name message.Room, batch []*job) {
 			b.refuse(batch, what, err)
 			return
 		case time.Since(begin) > b.cfg.Grace:
-			b.goAway(err)
+			b.lose(b.partOf(ch, err), err)
 		default:
 			pause(b.root, wait)
 		}
@@ -243,7 +247,7 @@ func (b *Broker) publishArgs(name message.Room, ch string, batch []*job, f floor
 	}
 	keys = []string{b.keys.stream(ch), b.keys.tip(ch)}
 	args = []string{
-		ch, b.wire.verb, how, threshold, seconds(keep.Age + streamSpare), seconds(tipTTL(keep)), seconds(b.cfg.IdempotencyTTL),
+		ch, b.wire.verb(), how, threshold, seconds(keep.Age + streamSpare), seconds(tipTTL(keep)), seconds(b.cfg.IdempotencyTTL),
 		streamID(f.retry), streamID(f.guard),
 	}
 	index := make([]string, len(batch))

@@ -26,47 +26,56 @@ const (
 // longer than barrierFor.
 type barrier struct {
 	mu sync.Mutex
-	up <-chan struct{} // closed when it is let down; nil: it never was up
+	up map[<-chan struct{}]slots // where it is up, by what is closed when it is let down
 }
 
 // raise returns what lets it down.
-func (g *barrier) raise(ctx context.Context) context.CancelFunc {
+func (g *barrier) raise(ctx context.Context, of slots) (lower func()) {
+	ctx, cancel := context.WithTimeout(ctx, barrierFor)
+	down := ctx.Done()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	ctx, lower := context.WithTimeout(ctx, barrierFor)
-	g.up = ctx.Done()
-	return lower
+	g.up[down] = of
+	return func() {
+		cancel()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.up, down)
+	}
 }
 
-func (g *barrier) wait() {
+func (g *barrier) wait(ch string) {
+	var downs []<-chan struct{}
 	g.mu.Lock()
-	up := g.up
+	for down, of := range g.up {
+		if of.has(slotOf(ch)) {
+			downs = append(downs, down)
+		}
+	}
 	g.mu.Unlock()
-	if up != nil {
-		<-up
+	for _, down := range downs {
+		<-down
 	}
 }
 
 // kick says that Redis may have lost something: the journal is compared with it soon. It never waits.
 func (b *Broker) kick() { signal(b.kicked) }
 
-// reconcile puts back what Redis has lost of the journal; false: it was not reached. Only watch calls it.
-func (b *Broker) reconcile(ctx context.Context) bool {
-	names := b.journal.names()
+// reconcile puts back what a part of Redis has lost of the journal; false: it was not reached. Only watch calls it.
+func (b *Broker) reconcile(ctx context.Context, p part) bool {
+	names := slices.DeleteFunc(b.journal.names(), func(name message.Room) bool { return !p.slots.has(slotOf(b.keys.channel(name))) })
 	if len(names) == 0 {
 		return true
 	}
-	begin := time.Now()
-	if !b.away.Load() { // else nobody publishes
-		defer b.barrier.raise(ctx)()
+	if gone := b.lacks(); p.slots.without(&gone) != (slots{}) { // else nobody publishes
+		defer b.barrier.raise(ctx, p.slots)()
 	}
-	slots := make(chan struct{}, restoresAtOnce)
+	turns := make(chan struct{}, restoresAtOnce)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(reconcileRooms)
-	before := b.restored.Load()
 	for _, name := range names {
 		g.Go(func() error {
-			if err := b.reconcileRoom(ctx, name, slots); err != nil {
+			if err := b.reconcileRoom(ctx, name, turns); err != nil {
 				return fmt.Errorf("room %q: %w", name, err)
 			}
 			return nil
@@ -76,14 +85,11 @@ func (b *Broker) reconcile(ctx context.Context) bool {
 		b.refused.warn(b.log, "what was stored lately could not be compared with redis yet", "error", err)
 		return false
 	}
-	if n := b.restored.Load() - before; n > 0 {
-		b.log.Warn("redis had lost messages: they are back in their places", "count", n, "took", time.Since(begin))
-	}
 	return true
 }
 
 // reconcileRoom puts back what was lost of one room, oldest first. What cannot have its place any more goes to the outbox.
-func (b *Broker) reconcileRoom(ctx context.Context, name message.Room, slots chan struct{}) error {
+func (b *Broker) reconcileRoom(ctx context.Context, name message.Room, turns chan struct{}) error {
 	lost, err := b.missingOf(ctx, name)
 	for err == nil && len(lost) > 0 {
 		n, size := 0, 0
@@ -92,12 +98,12 @@ func (b *Broker) reconcileRoom(ctx context.Context, name message.Room, slots cha
 			n++
 		}
 		select {
-		case slots <- struct{}{}:
+		case turns <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		err = b.restore(ctx, name, lost[:n])
-		<-slots
+		<-turns
 		lost = lost[n:]
 	}
 	if err != nil && judge(err) == hopeless {
@@ -162,7 +168,7 @@ func (b *Broker) firstOf(ctx context.Context, name message.Room, ch string) (mes
 // restore puts entries back.
 func (b *Broker) restore(ctx context.Context, name message.Room, lost []*written) error {
 	ch, keep := b.keys.channel(name), b.retention(name)
-	args := []string{ch, b.wire.verb, seconds(keep.Age + streamSpare), seconds(tipTTL(keep)), strconv.Itoa(restoreSuffix)}
+	args := []string{ch, b.wire.verb(), seconds(keep.Age + streamSpare), seconds(tipTTL(keep)), strconv.Itoa(restoreSuffix)}
 	for _, w := range lost {
 		args = append(args, streamID(w.pos), streamID(w.prev), w.env)
 	}
@@ -205,7 +211,7 @@ func (b *Broker) storeAnew(name message.Room, ws []*written) error {
 			it.original = w.pos
 		}
 		it.m.ID.Position = it.original
-		ps = append(ps, &parked{job: job{m: it.m, env: string(appendEnv(nil, it.m, it.original))}, floor: w.pos - 1})
+		ps = append(ps, &parked{since: time.Now(), job: job{m: it.m, env: string(appendEnv(nil, it.m, it.original))}, floor: w.pos - 1})
 	}
 	b.journal.forget(name, func(w *written) bool { return slices.Contains(ws, w) })
 	b.outbox.put(name, ps)

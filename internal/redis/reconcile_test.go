@@ -53,11 +53,11 @@ func BenchmarkReconcile(b *testing.B) {
 				b.StopTimer()
 				before := bus.restored.Load()
 				server.FlushAll()
-				bus.journal.expire(bus.elapsed() + time.Hour)
+				bus.journal.expire(bus.elapsed()+time.Hour, none)
 				fill()
 				b.StartTimer()
 				for bus.restored.Load()-before < journalEntries { // a heartbeat may have begun it
-					if !bus.reconcile(ctx) {
+					if !bus.reconcile(ctx, part{slots: allSlots}) {
 						b.Fatal("not compared")
 					}
 				}
@@ -65,7 +65,7 @@ func BenchmarkReconcile(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("there/rooms=%d", rooms), func(b *testing.B) {
 			for b.Loop() {
-				if !bus.reconcile(ctx) {
+				if !bus.reconcile(ctx, part{slots: allSlots}) {
 					b.Fatal("not compared")
 				}
 			}

@@ -301,6 +301,9 @@ func TestWhatCannotBePutBackIsSaid(t *testing.T) {
 	})
 }
 
+// none: of no room anything is kept.
+func none(message.Room) bool { return false }
+
 func TestTheJournalKeepsAWindow(t *testing.T) {
 	t.Parallel()
 	j := journal{rooms: make(map[message.Room][]*written)}
@@ -314,7 +317,11 @@ func TestTheJournalKeepsAWindow(t *testing.T) {
 		t.Errorf("%d entries from %d to %d, want what was kept since 15 s before the outage", len(ws), ws[0].pos, j.newest("general"))
 	}
 	j.cut("general", 20)
-	j.expire(39 * time.Second)
+	j.expire(39*time.Second, func(name message.Room) bool { return name == "general" })
+	if ws := j.of("general"); len(ws) != 20 {
+		t.Errorf("%d entries, want all, as the room's part of redis is away", len(ws))
+	}
+	j.expire(39*time.Second, none)
 	if ws := j.of("general"); len(ws) != 16 || ws[0].pos != 25 || j.dropped != 0 {
 		t.Errorf("%d entries from %d, %d dropped; want the last 15 s", len(ws), ws[0].pos, j.dropped)
 	}
@@ -335,7 +342,7 @@ func TestTheJournalKeepsAWindow(t *testing.T) {
 	if j.n != 1 || len(j.names()) != 1 || j.bytes > journalBytes {
 		t.Errorf("%d entries of %d bytes in rooms %q, want the last one alone", j.n, j.bytes, j.names())
 	}
-	j.expire(time.Minute)
+	j.expire(time.Minute, none)
 	if j.n != 0 || j.bytes != 0 || len(j.order) != 0 || len(j.rooms) != 0 {
 		t.Errorf("%d entries of %d bytes are left", j.n, j.bytes)
 	}

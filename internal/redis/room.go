@@ -32,6 +32,7 @@ type room struct {
 	dead    bool // unsubscribed: nothing is delivered any more
 	live    bool // Live was called
 	blind   bool // live, but its tip is not known: Redis was away
+	down    bool // the Sink was told that Redis is away for it
 	healing bool // the stream is being read: everything waits
 
 	base   message.Position // the tip that Live named: what lies before is not for us

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -35,34 +36,46 @@ var (
 	}
 )
 
-// maxInFlight bounds what waits for answers on the command connection: the library's own ring blocks without a deadline
+// maxInFlight bounds what waits for answers on a connection for commands: the library's own ring blocks without a deadline
 // when it is full.
 const maxInFlight = 768
 
 // server is the Port to a real Redis.
 type server struct {
-	opts    Options
-	clients atomic.Pointer[serverClients] // nil: not open
-	slots   chan struct{}
+	opts       Options
+	keys       keys
+	probeAfter time.Duration
+	clients    atomic.Pointer[serverClients] // nil: not open
+	flight     chan struct{}
 }
 
-// serverClients are the clients for commands, and for connections that hold subscriptions.
-type serverClients struct{ commands, subscriptions rueidis.Client }
+// serverClients are the clients for commands, and for connections that hold subscriptions, which in a cluster have one each.
+type serverClients struct {
+	commands, subscriptions rueidis.Client
+	cluster                 *cluster // nil: it is none
+}
+
+func (c *serverClients) close() {
+	if c.cluster != nil {
+		c.cluster.close()
+	}
+	c.commands.Close()
+	if c.subscriptions != nil {
+		c.subscriptions.Close()
+	}
+}
 
 var _ Port = (*server)(nil)
 
-func newServer(opts Options) *server {
-	return &server{opts: opts, slots: make(chan struct{}, maxInFlight)}
+// newServer makes one. probeAfter is how long a connection to a primary of a cluster may bring nothing before it is tried.
+func newServer(opts Options, probeAfter time.Duration) *server {
+	return &server{opts: opts, keys: keys(opts.Prefix), probeAfter: probeAfter, flight: make(chan struct{}, maxInFlight)}
 }
 
 // Open implements Port.
-func (s *server) Open(_ context.Context, redialled func()) error {
-	var dials atomic.Int64
-	o := s.opts.command(func() {
-		if dials.Add(1) > 1 {
-			redialled()
-		}
-	})
+func (s *server) Open(ctx context.Context, redialled func()) error {
+	dials := newRedials(redialled)
+	o := s.opts.command(dials)
 	o.DialCtxFn = telling(o.DialCtxFn, func() {
 		if s.clients.Load() != nil { // it is none of those that Close ends
 			redialled()
@@ -72,35 +85,49 @@ func (s *server) Open(_ context.Context, redialled func()) error {
 	if err != nil {
 		return fromServer(err)
 	}
-	subscriptions, err := rueidis.NewClient(s.opts.subscription())
+	dials.opened(commands)
+	c := &serverClients{commands: commands}
+	asking, cancel := context.WithTimeout(ctx, s.opts.ReadTimeout)
+	defer cancel()
+	switch {
+	case commands.Mode() != rueidis.ClientModeCluster && hidden(asking, commands):
+		err = errHidden
+	case commands.Mode() == rueidis.ClientModeCluster:
+		c.cluster, err = newCluster(ctx, commands, s.opts.CallTimeout, s.keys.check(0), redialled)
+	default:
+		c.subscriptions, err = rueidis.NewClient(s.opts.subscription())
+	}
 	if err != nil {
 		commands.Close()
 		return fromServer(err)
 	}
-	s.clients.Store(&serverClients{commands, subscriptions})
+	s.clients.Store(c)
 	return nil
 }
 
 // Close implements Port.
 func (s *server) Close() {
 	if c := s.clients.Swap(nil); c != nil {
-		c.commands.Close()
-		c.subscriptions.Close()
+		c.close()
 	}
 }
 
-// do runs f with a place among what is in flight.
-func (s *server) do(ctx context.Context, f func(rueidis.Client) error) error {
+// do runs f with a place among what is in flight where a key lives; "": in several places.
+func (s *server) do(ctx context.Context, key string, f func(rueidis.Client) error) error {
 	c := s.clients.Load()
 	if c == nil {
 		return errNotDialled
 	}
+	flight := s.flight
+	if c.cluster != nil && key != "" {
+		flight = c.cluster.flight(key)
+	}
 	select {
-	case s.slots <- struct{}{}:
+	case flight <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-s.slots }()
+	defer func() { <-flight }()
 	return fromServer(f(c.commands))
 }
 
@@ -114,7 +141,7 @@ func fromServer(err error) error {
 
 // Script implements Port.
 func (s *server) Script(ctx context.Context, script Script, keys, args []string) (reply []string, err error) {
-	err = s.do(ctx, func(c rueidis.Client) error {
+	err = s.do(ctx, keys[0], func(c rueidis.Client) error {
 		m, err := scripts[script].Exec(ctx, c, keys, args).ToMessage()
 		if err != nil {
 			return err
@@ -152,21 +179,50 @@ func texts(m rueidis.RedisMessage) ([]string, error) {
 
 // Values implements Port.
 func (s *server) Values(ctx context.Context, keys []string) (values []string, err error) {
-	err = s.do(ctx, func(c rueidis.Client) (err error) {
-		values, err = c.Do(ctx, c.B().Mget().Key(keys...).Build()).AsStrSlice()
+	err = s.do(ctx, keys[0], func(c rueidis.Client) (err error) {
+		if c.Mode() == rueidis.ClientModeCluster {
+			values, err = gets(ctx, c, keys...)
+		} else {
+			values, err = c.Do(ctx, c.B().Mget().Key(keys...).Build()).AsStrSlice()
+		}
 		return err
 	})
 	return values, err
 }
 
-// Range implements Port.
+// gets reads keys of any slots.
+func gets(ctx context.Context, c rueidis.Client, keys ...string) ([]string, error) {
+	cmds, values := make(rueidis.Commands, len(keys)), make([]string, len(keys))
+	for i, key := range keys {
+		cmds[i] = c.B().Get().Key(key).Build()
+	}
+	for i, r := range c.DoMulti(ctx, cmds...) {
+		v, err := r.ToString()
+		if err != nil && !rueidis.IsRedisNil(err) {
+			return nil, err
+		}
+		values[i] = v
+	}
+	return values, nil
+}
+
+// Range implements Port. Where a slot is moving the library asks for each key at both places, one after the other: so what
+// is read first comes apart.
 func (s *server) Range(ctx context.Context, r StreamRange) (part StreamPart, err error) {
-	err = s.do(ctx, func(c rueidis.Client) error {
+	err = s.do(ctx, r.Stream, func(c rueidis.Client) error {
 		list := c.B().Xrange().Key(r.Stream).Start(r.From).End(r.To).Count(int64(r.Count)).Build()
 		if r.Backward {
 			list = c.B().Xrevrange().Key(r.Stream).End(r.To).Start(r.From).Count(int64(r.Count)).Build()
 		}
-		replies := c.DoMulti(ctx, c.B().Get().Key(r.Cut).Build(), c.B().Get().Key(r.Tip).Build(), c.B().Xlen().Key(r.Stream).Build(), list)
+		cmds := rueidis.Commands{
+			c.B().Get().Key(r.Cut).Build(), c.B().Get().Key(r.Tip).Build(), c.B().Xlen().Key(r.Stream).Build(), list,
+		}
+		var replies []rueidis.RedisResult
+		if c.Mode() == rueidis.ClientModeCluster {
+			replies = append(c.DoMulti(ctx, cmds[:2]...), c.DoMulti(ctx, cmds[2:]...)...)
+		} else {
+			replies = c.DoMulti(ctx, cmds...)
+		}
 		for i, to := range []*string{&part.Cut, &part.Tip} {
 			if *to, err = replies[i].ToString(); err != nil && !rueidis.IsRedisNil(err) {
 				return err
@@ -190,16 +246,23 @@ func (s *server) Range(ctx context.Context, r StreamRange) (part StreamPart, err
 
 // Publish implements Port.
 func (s *server) Publish(ctx context.Context, channel, text string) error {
-	return s.do(ctx, func(c rueidis.Client) error {
-		return c.Do(ctx, c.B().Publish().Channel(channel).Message(text).Build()).Error()
+	return s.do(ctx, channel, func(c rueidis.Client) error {
+		cmd := c.B().Publish().Channel(channel).Message(text).Build()
+		if c.Mode() == rueidis.ClientModeCluster {
+			cmd = c.B().Spublish().Channel(channel).Message(text).Build()
+		}
+		return c.Do(ctx, cmd).Error()
 	})
 }
 
 // Listen implements Port. A connection that cannot be dialled is lost at once.
-func (s *server) Listen(_ context.Context, on Events) (Listener, error) {
+func (s *server) Listen(ctx context.Context, on Events) (Listener, error) {
 	c := s.clients.Load()
-	if c == nil {
+	switch {
+	case c == nil:
 		return nil, errNotDialled
+	case c.cluster != nil:
+		return s.listenCluster(ctx, c.cluster, on), nil
 	}
 	l := &serverListener{}
 	l.client, l.release = c.subscriptions.Dedicate()

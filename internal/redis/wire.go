@@ -17,7 +17,6 @@ type wire struct {
 	port   Port
 	opened atomic.Bool // Redis was reached for the first time
 	keys   keys
-	verb   string // PUBLISH, or SPUBLISH in a cluster
 	call   time.Duration
 	reads  time.Duration
 }
@@ -91,7 +90,7 @@ func (w *wire) query(ctx context.Context, f func(context.Context, rueidis.Client
 		return broker.ErrUnavailable
 	}
 	return w.do(ctx, w.reads, func(ctx context.Context) error {
-		return s.do(ctx, func(c rueidis.Client) error { return f(ctx, c) })
+		return s.do(ctx, "", func(c rueidis.Client) error { return f(ctx, c) })
 	})
 }
 

@@ -263,9 +263,7 @@ func (b *Broker) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if !b.away.Load() {
-			b.journal.expire(b.elapsed())
-		}
+		b.journal.expire(b.elapsed(), func(name message.Room) bool { return b.isAway(b.keys.channel(name)) })
 		if err := b.touched.flush(ctx, b); err != nil && ctx.Err() == nil {
 			b.undone.warn(b.log, "the list of rooms with history could not be written", "error", err)
 		}
@@ -273,18 +271,24 @@ func (b *Broker) sweep(ctx context.Context) {
 		if len(some) == 0 {
 			continue
 		}
-		lasts := make([]message.Position, len(some))
-		for i, ch := range some {
-			lasts[i] = b.delivered(ch)
+		for _, part := range b.wire.divide(some) {
+			b.sweepPart(ctx, part)
 		}
-		tips, err := b.wire.tips(ctx, some)
-		if err != nil {
-			continue
-		}
-		for i, ch := range some {
-			if r := b.find(ch); r != nil {
-				r.sweep(tips[i], lasts[i])
-			}
+	}
+}
+
+func (b *Broker) sweepPart(ctx context.Context, channels []string) {
+	lasts := make([]message.Position, len(channels))
+	for i, ch := range channels {
+		lasts[i] = b.delivered(ch)
+	}
+	tips, err := b.wire.tips(ctx, channels)
+	if err != nil {
+		return
+	}
+	for i, ch := range channels {
+		if r := b.find(ch); r != nil {
+			r.sweep(tips[i], lasts[i])
 		}
 	}
 }

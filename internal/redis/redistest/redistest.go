@@ -22,7 +22,8 @@ const patience = 20 * time.Second
 
 // Server is a redis-server. Its methods are called by one goroutine at a time and fail the test if they fail.
 type Server struct {
-	Addr string // host:port, the same after a Restart
+	Addr     string // host:port, the same after a Restart
+	Password string // what Do says, if the server was told to ask for one
 
 	t    testing.TB
 	args []string
@@ -38,11 +39,7 @@ func Start(t testing.TB, args ...string) *Server {
 		t.Fatal("redis-server is not installed: apt-get install -y redis-server")
 	}
 	s := &Server{t: t}
-	t.Cleanup(func() {
-		if s.cmd != nil {
-			s.Kill()
-		}
-	})
+	t.Cleanup(s.cleanup)
 	dir := t.TempDir()
 	for range 5 { // another may take the port meanwhile
 		s.Addr = freeAddr(t)
@@ -57,6 +54,12 @@ func Start(t testing.TB, args ...string) *Server {
 	}
 	t.Fatalf("redis-server %s did not start within %v", strings.Join(s.args, " "), patience)
 	return nil
+}
+
+func (s *Server) cleanup() {
+	if s.cmd != nil {
+		s.Kill()
+	}
 }
 
 func freeAddr(t testing.TB) string {
@@ -90,7 +93,7 @@ func (s *Server) start() bool {
 			return false
 		case <-tick.C:
 		}
-		if _, err := s.do("PING"); err == nil {
+		if _, err := s.do("PING"); err == nil || isAnswer(err) {
 			return true
 		}
 	}
@@ -118,6 +121,12 @@ func (s *Server) Replica(args ...string) *Server {
 
 // Promote makes a replica a server of its own, with what it has by now.
 func (s *Server) Promote() { s.t.Helper(); s.Do("REPLICAOF", "NO", "ONE") }
+
+// isAnswer tells that the server is there, and asks for a password.
+func isAnswer(err error) bool {
+	_, ok := rueidis.IsRedisErr(err)
+	return ok
+}
 
 // Kill ends the server at once; its clients' connections break.
 func (s *Server) Kill() {
@@ -188,7 +197,7 @@ func (s *Server) Do(args ...string) rueidis.RedisMessage {
 
 func (s *Server) do(args ...string) (rueidis.RedisMessage, error) {
 	c, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{s.Addr}, DisableCache: true, DisableRetry: true, ForceSingleClient: true,
+		InitAddress: []string{s.Addr}, Password: s.Password, DisableCache: true, DisableRetry: true, ForceSingleClient: true,
 		Dialer: net.Dialer{Timeout: time.Second},
 	})
 	if err != nil {
