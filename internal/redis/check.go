@@ -51,26 +51,40 @@ func Check(ctx context.Context, o Options) (r Report, err error) {
 	}
 	client, err := rueidis.NewClient(o.command(nil))
 	if err != nil {
-		return r, explain(err, unfit, "it refuses us: check user and password, and that of several addresses all are Sentinels, with master_set")
+		return r, explain(err, unfit, "it refuses us: check user and password, and that of several addresses all are a Cluster's, or Sentinels, with master_set")
 	}
 	defer client.Close()
-	if client.Mode() == rueidis.ClientModeCluster {
-		return r, unfit("it is a Cluster, which this version cannot use: name a single server, or Sentinels", nil)
-	}
 	ctx, cancel := context.WithTimeout(ctx, o.ReadTimeout)
 	defer cancel()
-	k, rights := keys(o.Prefix), strings.ReplaceAll("~@rt:* &@rt:* &@realtime:*", "@", o.Prefix)
-	if err := checkScript.Exec(ctx, client, []string{k.shared("check")}, []string{k.probe("check", 0)}).Error(); err != nil {
+	k, verb, clustered := keys(o.Prefix), "PUBLISH", client.Mode() == rueidis.ClientModeCluster
+	rights := strings.ReplaceAll("~@rt:* &@rt:* &@realtime:*", "@", o.Prefix)
+	probe := k.shardProbe("check", slotOf(k.control()))
+	switch {
+	case clustered:
+		verb, err = "SPUBLISH", sharded(ctx, client, probe)
+	case hidden(ctx, client):
+		err = errHidden
+	}
+	if err != nil {
+		return r, unfit(strings.TrimPrefix(err.Error(), "redis: "), nil)
+	}
+	if err := checkScript.Exec(ctx, client, []string{k.shared("check")}, []string{verb, probe}).Error(); err != nil {
 		return r, explain(err, unfit, "it cannot do what is needed: streams and scripts of Redis 6.2, and rights to "+rights)
 	}
-	err = client.Dedicated(func(c rueidis.DedicatedClient) error {
-		if err := c.Do(ctx, c.B().ClientTracking().On().Optin().Build()).Error(); err != nil {
-			r.Lacks = append(r.Lacks, "tracking: who is where is read again instead of remembered")
+	for _, ch := range []string{k.control(), probe, k.channel(message.Global)} { // in a Cluster each has a slot of its own
+		err := client.Dedicated(func(c rueidis.DedicatedClient) error {
+			if clustered {
+				return c.Do(ctx, c.B().Ssubscribe().Channel(ch).Build()).Error()
+			}
+			return c.Do(ctx, c.B().Subscribe().Channel(ch).Build()).Error()
+		})
+		if err != nil {
+			return r, explain(err, unfit, "its channels may not be subscribed: it takes rights to "+rights)
 		}
-		return c.Do(ctx, c.B().Subscribe().Channel(k.control(), k.probe("check", 0), k.channel(message.Global)).Build()).Error()
-	})
-	if err != nil {
-		return r, explain(err, unfit, "its channels may not be subscribed: it takes rights to "+rights)
+	}
+	tracks := func(c rueidis.DedicatedClient) error { return c.Do(ctx, c.B().ClientTracking().On().Optin().Build()).Error() }
+	if client.Dedicated(tracks) != nil {
+		r.Lacks = append(r.Lacks, "tracking: who is where is read again instead of remembered")
 	}
 	r.ask(ctx, client)
 	return r, nil

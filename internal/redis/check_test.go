@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,12 +97,63 @@ func TestSeveralAddressesWithoutSentinelsAreRefused(t *testing.T) {
 	}
 }
 
-func TestAClusterIsRefused(t *testing.T) {
+func TestAClusterIsChecked(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t)
+	var o redis.Options
+	check := func(less ...string) (redis.Report, error) {
+		for _, s := range slices.Concat(c.Primaries[:], c.Replicas[:]) { // rights are each server's own
+			s.Do(append([]string{"ACL", "SETUSER", "ann", "reset", "on", ">hunter2", "~p:rt:*", "&p:rt:*", "&p:realtime:*", "+@all",
+				"-@dangerous", "+info", "+role", "+cluster|slots"}, less...)...)
+		}
+		o = options(t, c.Primaries[1].Addr, "p:")
+		o.Client.InitAddress = append(o.Client.InitAddress, c.Replicas[0].Addr)
+		o.Client.Username, o.Client.Password = "ann", "hunter2"
+		return redis.Check(t.Context(), o)
+	}
+	r, err := check()
+	if err != nil || !strings.Contains(r.Version, ".") || len(r.Lacks) != 0 {
+		t.Errorf("Check = %+v, %v, want nothing to be lacking", r, err)
+	}
+	for right, want := range map[string]string{
+		"-ssubscribe": "&p:realtime:*", "resetchannels": "&p:realtime:*", "resetkeys": "~p:rt:*", "-spublish": "&p:realtime:*",
+	} {
+		_, err := check(right)
+		if _, unfit := errors.AsType[*redis.UnfitError](err); !unfit || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: Check = %v, want it to name %s", right, err, want)
+		}
+	}
+}
+
+func TestAClusterThatHidesItsSlotsIsRefused(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "--cluster-enabled", "yes")
 	server.Do("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-	_, err := redis.Check(t.Context(), options(t, server.Addr, ""))
-	if _, unfit := errors.AsType[*redis.UnfitError](err); !unfit || !strings.Contains(err.Error(), "Cluster") {
-		t.Errorf("Check = %v, want it to refuse a Cluster", err)
+	server.Do("ACL", "SETUSER", "ann", "on", ">hunter2", "+@all", "-cluster", "allkeys", "allchannels")
+	o := options(t, server.Addr, "")
+	o.Client.Username, o.Client.Password = "ann", "hunter2"
+	_, err := redis.Check(t.Context(), o)
+	if _, unfit := errors.AsType[*redis.UnfitError](err); !unfit || !strings.Contains(err.Error(), "+cluster|slots") {
+		t.Errorf("Check = %v, want it to name the right", err)
+	}
+}
+
+func TestSentinelsThatWantAPasswordGetTheirOwn(t *testing.T) {
+	t.Parallel()
+	k := redistest.StartSentinel(t)
+	k.Do("ACL", "SETUSER", "watch", "on", ">hunter2", "+@all", "allchannels")
+	k.Do("ACL", "SETUSER", "default", "off")
+	for query, unfit := range map[string]bool{
+		"": true, "&sentinel_username=watch&sentinel_password=guess": true, "&sentinel_username=watch&sentinel_password=hunter2": false,
+	} {
+		o := options(t, k.Addr, "")
+		var err error
+		if o.Client, err = redis.ParseURL("redis://" + k.Addr + "?master_set=" + k.Name + query); err != nil {
+			t.Fatal(err)
+		}
+		_, err = redis.Check(t.Context(), o)
+		if _, refused := errors.AsType[*redis.UnfitError](err); refused != unfit || !unfit && err != nil {
+			t.Errorf("%s: Check = %v, want it refused: %t", query, err, unfit)
+		}
 	}
 }

@@ -76,10 +76,10 @@ func newCluster(ctx context.Context, commands rueidis.Client, limit time.Duratio
 		listeners: make(map[*clusterListener]struct{}), flights: make(map[string]chan struct{}),
 	}
 	asking, cancel := context.WithTimeout(ctx, limit)
-	err := commands.Do(asking, commands.B().Spublish().Channel(channel).Message("").Build()).Error()
+	err := sharded(asking, commands, channel)
 	cancel()
-	if e, ok := rueidis.IsRedisErr(err); ok && strings.Contains(e.Error(), "unknown command") {
-		return nil, errNoSharding
+	if err != nil {
+		return nil, err
 	}
 	if err := c.refresh(ctx); err != nil {
 		return nil, err
@@ -88,6 +88,15 @@ func newCluster(ctx context.Context, commands rueidis.Client, limit time.Duratio
 	c.stop = stop
 	c.loop.Go(func() { c.run(running) })
 	return c, nil
+}
+
+// sharded returns errNoSharding for a cluster that has no channels in slots.
+func sharded(ctx context.Context, c rueidis.Client, channel string) error {
+	err := c.Do(ctx, c.B().Spublish().Channel(channel).Message("").Build()).Error()
+	if e, ok := rueidis.IsRedisErr(err); ok && strings.Contains(e.Error(), "unknown command") {
+		return errNoSharding
+	}
+	return nil // or it is told by what needs them
 }
 
 // hidden tells a cluster that does not tell this user that it is one: the library takes it for a single server then.

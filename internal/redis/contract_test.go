@@ -16,7 +16,10 @@ import (
 	"github.com/slack5/realtime/internal/redis/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The library closes connections to nodes that have left a cluster after five seconds, whoever has ended meanwhile.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"))
+}
 
 // options are those of a node of a bus on the server.
 func options(t testing.TB, addr, prefix string) redis.Options {

@@ -15,9 +15,12 @@ import (
 
 const defaultPort = "6379"
 
+// params are those of a URL.
+var params = []string{"addr", "master_set", "sentinel_username", "sentinel_password"}
+
 // ParseURL reads where Redis is: HOST:PORT, or redis://[USER:PASSWORD@]HOST[:PORT][/DB], with rediss:// over TLS. Further
-// addresses are ?addr=HOST:PORT, repeatable; with &master_set=NAME all of them are Sentinels that tell where that one is.
-// An error never shows the password.
+// addresses are ?addr=HOST:PORT, repeatable, of a Cluster; with &master_set=NAME all of them are Sentinels that tell where that
+// one is, asked with &sentinel_username and &sentinel_password if there are some. An error never shows a password.
 func ParseURL(text string) (rueidis.ClientOption, error) {
 	if !strings.Contains(text, "://") {
 		addr, err := parseAddr(text)
@@ -49,8 +52,12 @@ func ParseURL(text string) (rueidis.ClientOption, error) {
 		return o, errors.New("what follows the ? is not NAME=VALUE&NAME=VALUE")
 	}
 	for name := range q {
-		if name != "addr" && name != "master_set" {
-			return o, fmt.Errorf("the parameter %q is not known: there are addr and master_set", name)
+		switch {
+		case slices.Contains(params, name):
+		case q.Has("sentinel_password"): // what seems to be a name may be a piece of it
+			return o, fmt.Errorf("a parameter is not known: there are %s; percent-encode what of a password is not a letter or a digit", strings.Join(params, ", "))
+		default:
+			return o, fmt.Errorf("the parameter %q is not known: there are %s", name, strings.Join(params, ", "))
 		}
 	}
 	for _, text := range slices.Concat([]string{u.Host}, q["addr"]) {
@@ -60,7 +67,10 @@ func ParseURL(text string) (rueidis.ClientOption, error) {
 		}
 		o.InitAddress = append(o.InitAddress, addr)
 	}
-	o.Sentinel.MasterSet = q.Get("master_set")
+	o.Sentinel.MasterSet, o.Sentinel.Username, o.Sentinel.Password = q.Get("master_set"), q.Get("sentinel_username"), q.Get("sentinel_password")
+	if o.Sentinel.MasterSet == "" && o.Sentinel.Username+o.Sentinel.Password != "" {
+		return o, errors.New("sentinel_username and sentinel_password are for Sentinels: name what they watch with master_set=NAME")
+	}
 	return o, nil
 }
 

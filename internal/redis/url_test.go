@@ -15,6 +15,7 @@ func TestAURLSaysWhereRedisIs(t *testing.T) {
 		db             int
 		tls            bool
 		master         string
+		asks, with     string // the Sentinels
 	}{
 		"127.0.0.1:6380":                  {addrs: []string{"127.0.0.1:6380"}},
 		"redis":                           {addrs: []string{"redis:6379"}},
@@ -26,6 +27,9 @@ func TestAURLSaysWhereRedisIs(t *testing.T) {
 		"rediss://ann:secret@cache:6380":  {addrs: []string{"cache:6380"}, user: "ann", password: "secret", tls: true},
 		"redis://a:1?addr=b:2&addr=c":     {addrs: []string{"a:1", "b:2", "c:6379"}},
 		"rediss://s1:26379?master_set=m1": {addrs: []string{"s1:26379"}, master: "m1", tls: true},
+		"redis://ann:secret@s1?master_set=m1&sentinel_username=ben&sentinel_password=p%26w": {
+			addrs: []string{"s1:6379"}, user: "ann", password: "secret", master: "m1", asks: "ben", with: "p&w",
+		},
 	} {
 		t.Run(text, func(t *testing.T) {
 			o, err := redis.ParseURL(text)
@@ -33,9 +37,10 @@ func TestAURLSaysWhereRedisIs(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !slices.Equal(o.InitAddress, want.addrs) || o.Username != want.user || o.Password != want.password || o.SelectDB != want.db ||
-				o.Sentinel.MasterSet != want.master || (o.TLSConfig != nil) != want.tls || (o.Sentinel.TLSConfig != nil) != want.tls {
-				t.Errorf("ParseURL = %q, %q:%q, database %d, master set %q, TLS %t; want %+v",
-					o.InitAddress, o.Username, o.Password, o.SelectDB, o.Sentinel.MasterSet, o.TLSConfig != nil, want)
+				o.Sentinel.MasterSet != want.master || o.Sentinel.Username != want.asks || o.Sentinel.Password != want.with || (o.TLSConfig != nil) != want.tls || (o.Sentinel.TLSConfig != nil) != want.tls {
+				t.Errorf("ParseURL = %q, %q:%q, database %d, master set %q of Sentinels asked as %q:%q, TLS %t; want %+v",
+					o.InitAddress, o.Username, o.Password, o.SelectDB, o.Sentinel.MasterSet, o.Sentinel.Username, o.Sentinel.Password,
+					o.TLSConfig != nil, want)
 			}
 		})
 	}
@@ -65,6 +70,11 @@ func TestAURLThatIsWrongIsToldWithoutItsPassword(t *testing.T) {
 		"redis://ann:hunter2@cache?addr=":      "HOST:PORT",
 		"redis://ann:hunter2@cache?addr=%zz":   "NAME=VALUE",
 		"redis://ann:hunter2@cache?masterset=": `"masterset"`,
+		"redis://s1?master_set=m&sentinel_password=a&hunter2":   "percent-encode",
+		"redis://s1?master_set=m&sentinel_password=a;hunter2":   "NAME=VALUE",
+		"redis://s1?master_set=m&sentinel_password=hunter2#a":   "percent-encode",
+		"redis://s1?master_set=m&sentinel_password=hunter2@b:1": "percent-encode",
+		"redis://s1?sentinel_password=hunter2":                  "master_set",
 	} {
 		t.Run(text, func(t *testing.T) {
 			o, err := redis.ParseURL(text)
