@@ -67,7 +67,7 @@ type Serve struct {
 	HistoryTTL     time.Duration `name:"history-ttl" default:"15m" help:"How long a message is kept."`
 	IdempotencyTTL time.Duration `name:"idempotency-ttl" default:"5m" help:"How long an idempotency key is remembered."`
 
-	RedisURL        Secret            `name:"redis-url" env:"REALTIME_REDIS_URL,REDIS_URL" placeholder:"URL" help:"Redis that nodes share rooms through: HOST:PORT, redis://[USER:PASSWORD@]HOST:PORT[/DB], or rediss:// for TLS; with Sentinels ?addr=HOST:PORT&master_set=NAME. Empty: this node is alone, its history in its memory."`
+	RedisURL        Secret            `name:"redis-url" env:"REALTIME_REDIS_URL,REDIS_URL" placeholder:"URL" help:"Redis that nodes share rooms through: HOST:PORT, redis://[USER:PASSWORD@]HOST:PORT[/DB], or rediss:// for TLS; with Sentinels ?addr=HOST:PORT&master_set=NAME, with a Cluster ?addr=HOST:PORT. Empty: this node is alone, its history in its memory."`
 	RedisTLSCA      string            `name:"redis-tls-ca" placeholder:"FILE" help:"Certificates, PEM, that vouch for Redis instead of the system's."`
 	RedisPrefix     string            `placeholder:"TEXT" help:"Stands before all keys and channels, so that several services share a Redis."`
 	RedisWait       time.Duration     `default:"0s" help:"At the start, wait for Redis so long before anybody is let in; then, or at once with 0, go on without it until it is there."`

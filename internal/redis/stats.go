@@ -66,8 +66,9 @@ func (c *counters) outages(now time.Duration) (away, reached time.Duration) {
 
 // Stats is how a Broker stands, and what has happened so far.
 type Stats struct {
-	Up   bool          // it runs, and Redis answers
-	Away time.Duration // for how long Redis was away, in all
+	Up     bool          // it runs, and Redis answers, all of it
+	Partly bool          // it runs; a part of a Cluster is away, and another answers
+	Away   time.Duration // for how long something of Redis was away, in all
 	// Silent is for how long the most silent subscription connection has brought nothing, not even a message of ours to
 	// itself: one is sent after Config.ProbeAfter.
 	Silent time.Duration
@@ -85,10 +86,10 @@ type Stats struct {
 
 // Stats may be called at any time.
 func (b *Broker) Stats() Stats {
-	c, now := &b.stats, b.elapsed()
+	c, now, gone := &b.stats, b.elapsed(), b.lacks()
 	away, reached := c.outages(now)
 	s := Stats{
-		Up: b.open.Load() && !b.away.Load(), Away: away, PublishErrors: c.publishErrors.Load(),
+		Up: b.open.Load() && gone == slots{}, Partly: b.open.Load() && gone != slots{} && gone != allSlots, Away: away, PublishErrors: c.publishErrors.Load(),
 		Refused: b.refused.n.Load(), Junk: b.junk.n.Load(), Broken: b.broke.n.Load(), Forks: b.forks.Load(), Outbox: b.outbox.count(),
 	}
 	for i := range c.heals {

@@ -123,6 +123,8 @@ func (r *redisBus) judge() (unready, degraded string) {
 	}
 	const away = "redis is away"
 	switch st := r.broker.Stats(); {
+	case st.Partly: // as at the other nodes: only some rooms are touched, and nobody is helped by going elsewhere
+		return "", "a part of redis is away"
 	case !st.Up && (r.cfg.ReadyNeedsRedis || r.cfg.Degraded == "reject"):
 		return away, ""
 	case !st.Up:
@@ -145,13 +147,13 @@ func (r *redisBus) instrument(m metric.Meter) error {
 		errs, all = append(errs, err), append(all, c)
 		return c
 	}
-	up, err := m.Int64ObservableGauge("realtime_redis_up", metric.WithDescription("1 while Redis answers."))
+	up, err := m.Int64ObservableGauge("realtime_redis_up", metric.WithDescription("1 while all of Redis answers."))
 	errs, all = append(errs, err), append(all, up)
 	outbox, err := m.Int64ObservableGauge("realtime_redis_outbox", metric.WithUnit("By"), metric.WithDescription("Messages that wait for Redis to be back."))
 	errs, all = append(errs, err), append(all, outbox)
 	probe, err := m.Float64ObservableGauge("realtime_redis_probe_age", metric.WithUnit("s"), metric.WithDescription("For how long the most silent subscription connection has brought nothing."))
 	errs, all = append(errs, err), append(all, probe)
-	away, err := m.Float64ObservableCounter("realtime_redis_degraded", metric.WithUnit("s"), metric.WithDescription("For how long Redis was away, in all."))
+	away, err := m.Float64ObservableCounter("realtime_redis_degraded", metric.WithUnit("s"), metric.WithDescription("For how long Redis, or a part of it, was away, in all."))
 	errs, all = append(errs, err), append(all, away)
 	heals := counter("realtime_redis_heals", "{heal}", "Rooms read from their streams, by cause.")
 	failed := counter("realtime_redis_publish_errors", "{error}", "Publishes that Redis did not answer or refused, each try.")

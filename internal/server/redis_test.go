@@ -24,10 +24,15 @@ import (
 // shared starts nodes on one Redis.
 func shared(t *testing.T, redis *redistest.Server, n int, args ...string) []*Running {
 	t.Helper()
+	return sharedAt(t, "redis://"+redis.Addr, n, args...)
+}
+
+func sharedAt(t *testing.T, url string, n int, args ...string) []*Running {
+	t.Helper()
 	t.Setenv("NODES_SECRET", contractSecret)
 	nodes := make([]*Running, n)
 	for i := range nodes {
-		nodes[i] = StartServer(t, append([]string{"--jwt-key=env:NODES_SECRET", "--redis-url=redis://" + redis.Addr, "--drain-window=0s"}, args...)...)
+		nodes[i] = StartServer(t, append([]string{"--jwt-key=env:NODES_SECRET", "--redis-url=" + url, "--drain-window=0s"}, args...)...)
 	}
 	return nodes
 }
@@ -83,7 +88,16 @@ func numbers(from, to int) (texts []string) {
 }
 
 func TestNodesShareRoomsHistoryAndWhoIsThere(t *testing.T) {
-	nodes := shared(t, redistest.Start(t), 2)
+	t.Run("one server", func(t *testing.T) { shareAll(t, "redis://"+redistest.Start(t).Addr) })
+	t.Run("behind a Sentinel", func(t *testing.T) {
+		k := redistest.StartSentinel(t)
+		shareAll(t, "redis://"+k.Addr+"?master_set="+k.Name)
+	})
+	t.Run("a Cluster", func(t *testing.T) { shareAll(t, redistest.StartCluster(t).Primaries[1].Addr) }) // which tells of the others
+}
+
+func shareAll(t *testing.T, url string) {
+	nodes := sharedAt(t, url, 2)
 	a, b := nodes[0], nodes[1]
 	ann, ben := a.join("general?token="+userToken(t, "ann")), b.join("general?token="+userToken(t, "ben"))
 	for i := range 200 { // both sides of the bus, by turns
