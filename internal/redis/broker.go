@@ -196,7 +196,7 @@ func New(cfg Config) *Broker {
 		outbox: outbox{rooms: make(map[message.Room][]*parked), keys: make(map[string]broker.Receipt)}, lost: make(chan struct{}, 1),
 		journal: journal{rooms: make(map[message.Room][]*written)}, kicked: make(chan struct{}, 1),
 		barrier: barrier{up: make(map[<-chan struct{}]slots)},
-		queues: queues{rooms: make(map[message.Room]*queue)}, later: newLaterList(),
+		queues:  queues{rooms: make(map[message.Room]*queue)}, later: newLaterList(),
 		control: make(chan string, 1024), pendings: pendings{asks: make(map[string]*pending)},
 	}
 	b.lease = lease{wire: b.wire, inc: b.inc, lasts: cfg.Lease}

@@ -82,7 +82,9 @@ func Check(ctx context.Context, o Options) (r Report, err error) {
 			return r, explain(err, unfit, "its channels may not be subscribed: it takes rights to "+rights)
 		}
 	}
-	tracks := func(c rueidis.DedicatedClient) error { return c.Do(ctx, c.B().ClientTracking().On().Optin().Build()).Error() }
+	tracks := func(c rueidis.DedicatedClient) error {
+		return c.Do(ctx, c.B().ClientTracking().On().Optin().Build()).Error()
+	}
 	if client.Dedicated(tracks) != nil {
 		r.Lacks = append(r.Lacks, "tracking: who is where is read again instead of remembered")
 	}

@@ -101,10 +101,10 @@ func TestAClusterIsChecked(t *testing.T) {
 	t.Parallel()
 	c := redistest.StartCluster(t)
 	var o redis.Options
+	rules := strings.Fields("reset on >hunter2 ~p:rt:* &p:rt:* &p:realtime:* +@all -@dangerous +info +role +cluster|slots")
 	check := func(less ...string) (redis.Report, error) {
 		for _, s := range slices.Concat(c.Primaries[:], c.Replicas[:]) { // rights are each server's own
-			s.Do(append([]string{"ACL", "SETUSER", "ann", "reset", "on", ">hunter2", "~p:rt:*", "&p:rt:*", "&p:realtime:*", "+@all",
-				"-@dangerous", "+info", "+role", "+cluster|slots"}, less...)...)
+			s.Do(slices.Concat([]string{"ACL", "SETUSER", "ann"}, rules, less)...)
 		}
 		o = options(t, c.Primaries[1].Addr, "p:")
 		o.Client.InitAddress = append(o.Client.InitAddress, c.Replicas[0].Addr)
