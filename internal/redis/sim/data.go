@@ -14,8 +14,8 @@ import (
 // Errors that Redis answers.
 const (
 	errType  = redis.ServerError("WRONGTYPE Operation against a key holding the wrong kind of value")
-	errSmall = redis.ServerError("ERR The ID specified in XADD is equal or smaller than the target stream top item")
-	errID    = redis.ServerError("ERR Invalid stream ID specified as stream command argument")
+	errSmall = redis.ServerError("The ID specified in XADD is equal or smaller than the target stream top item")
+	errID    = redis.ServerError("Invalid stream ID specified as stream command argument")
 )
 
 // id is the id of a stream's entry. The zero id is none.

@@ -10,7 +10,7 @@ import (
 )
 
 // errRefused is Redis' answer to a script whose user may not publish on a channel.
-const errRefused = redis.ServerError("ERR The user executing the script can't publish to the channel mentioned in the command")
+const errRefused = redis.ServerError("The user executing the script can't publish to the channel mentioned in the command")
 
 // frame is what was published.
 type frame struct{ channel, text string }
