@@ -108,13 +108,13 @@ func answered(err error) (text string, ok bool) {
 // judge tells what an error of a script means.
 func judge(err error) fault {
 	if text, ok := answered(err); ok {
-		switch {
-		case strings.HasPrefix(text, "WRONGTYPE"):
+		switch code, _, _ := strings.Cut(text, " "); code {
+		case "WRONGTYPE":
 			return hopeless
-		case denied(text):
-			return unknown // the publication comes after the writes
-		default:
+		case "OOM", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "NOREPLICAS", "NOSCRIPT", "CLUSTERDOWN", "TRYAGAIN", "MOVED":
 			return notExecuted
+		default: // perhaps of a command behind the writes: a publication that is not allowed says nothing in its first word
+			return unknown
 		}
 	}
 	var op *net.OpError
