@@ -374,7 +374,7 @@ func (b *Broker) Subscribe(name message.Room) {
 	if b.rooms[ch] != nil {
 		return
 	}
-	r := &room{name: name, ch: ch, b: b, worker: b.workers[spread(ch)%uint32(len(b.workers))], place: len(b.order)}
+	r := &room{name: name, ch: ch, b: b, since: b.Now(), worker: b.workers[spread(ch)%uint32(len(b.workers))], place: len(b.order)}
 	b.rooms[ch] = r
 	b.order = append(b.order, r)
 	b.place(ch).want(ch, byRoom)

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -249,14 +250,12 @@ func (r *room) liveBlind() {
 	r.b.sink.Live(r.name, 0, true)
 }
 
-// show delivers a message that is not stored yet. It bears the position of what was delivered before it; if nothing was,
-// the one it has. False: nobody was there to see it.
+// show delivers a message that is not stored yet. It bears the position of what was delivered before it. False: nobody was
+// there to see it.
 func (r *room) show(m *message.Message) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.last != 0 {
-		m.ID.Position = r.last
-	}
+	m.ID.Position = cmp.Or(r.last, r.since)
 	switch {
 	case r.dead || !r.live:
 		return false

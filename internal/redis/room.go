@@ -35,6 +35,7 @@ type room struct {
 	down    bool // the Sink was told that Redis is away for it
 	healing bool // the stream is being read: everything waits
 
+	since  message.Position // Redis' time when it was subscribed: the place of a room in which nothing was stored
 	base   message.Position // the tip that Live named: what lies before is not for us
 	last   message.Position // of the stored entry delivered last
 	cut    message.Position // deleted up to here, as told

@@ -316,7 +316,7 @@ func (l *Link) Publish(ctx context.Context, channel, text string) error {
 		if l.m.mute {
 			return errRefused
 		}
-		l.m.publish(frame{channel, text})
+		l.m.publish(published{channel, text})
 		return nil
 	})
 }

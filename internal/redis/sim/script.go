@@ -12,8 +12,8 @@ import (
 // errRefused is Redis' answer to a script whose user may not publish on a channel.
 const errRefused = redis.ServerError("The user executing the script can't publish to the channel mentioned in the command")
 
-// frame is what was published.
-type frame struct{ channel, text string }
+// published is what was published.
+type published struct{ channel, text string }
 
 // call is a script under way: a transition of the data at a time, and what it publishes. As in Redis, what was written
 // before an error stays.
@@ -22,7 +22,7 @@ type call struct {
 	now   int64 // Unix ms
 	mute  bool  // publishing is refused
 	loose bool  // trimming keeps all, as a server may that is asked to trim about so much
-	out   []frame
+	out   []published
 }
 
 // run runs a script.
@@ -41,6 +41,9 @@ func (c *call) run(s redis.Script, keys, args []string) ([]string, error) {
 	case redis.ScriptRevoke:
 		return c.revoke(keys, args)
 	}
+	if s == redis.ScriptRevoke+1 {
+		return c.beat(keys, args)
+	}
 	return nil, redis.ServerError("NOSCRIPT No matching script")
 }
 
@@ -48,7 +51,7 @@ func (c *call) send(channel, text string) error {
 	if c.mute {
 		return errRefused
 	}
-	c.out = append(c.out, frame{channel, text})
+	c.out = append(c.out, published{channel, text})
 	return nil
 }
 

@@ -103,3 +103,15 @@ func (c *call) revoke(keys, args []string) ([]string, error) {
 	c.set(keys[2], version, 0)
 	return []string{version}, nil
 }
+
+func (c *call) beat(keys, args []string) ([]string, error) {
+	v, _ := c.make(keys[0], scores, c.now)
+	if args[0] != "" {
+		if _, ok, _ := c.get(keys[1], c.now); !ok {
+			c.set(keys[1], strconv.FormatInt(c.now, 10), 0)
+		}
+		v.scores[args[0]] = c.now + number(args[1])
+	}
+	born, _, _ := c.get(keys[1], c.now)
+	return append([]string{strconv.FormatInt(c.now, 10), born}, v.scored(c.now, highest, 0)...), nil
+}

@@ -183,7 +183,7 @@ func (m *Model) script(s redis.Script, keys, args []string) ([]string, error) {
 func (m *Model) nowLocked() int64 { return time.Now().Add(m.ahead).UnixMilli() }
 
 // publish sends a message to all who have subscribed; the lock is held.
-func (m *Model) publish(f frame) {
+func (m *Model) publish(f published) {
 	for _, l := range m.links {
 		for _, s := range l.listeners {
 			if s.channels[f.channel] && !s.deaf {

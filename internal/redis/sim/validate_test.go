@@ -54,7 +54,7 @@ type real struct {
 	t               *testing.T
 	client, mute    rueidis.Client
 	sha             map[redis.Script]string
-	published       chan frame
+	published       chan published
 	scripts, errors int
 }
 
@@ -68,7 +68,7 @@ func newReal(t *testing.T, addr string) *real {
 		t.Cleanup(c.Close)
 		return c
 	}
-	r := &real{t: t, client: open("default"), sha: make(map[redis.Script]string), published: make(chan frame, 1<<16)}
+	r := &real{t: t, client: open("default"), sha: make(map[redis.Script]string), published: make(chan published, 1<<16)}
 	r.do(r.client, "ACL", "SETUSER", "mute", "on", ">x", "~*", "+@all", "resetchannels")
 	r.mute = open("mute")
 	for s, name := range map[redis.Script]string{
@@ -87,7 +87,7 @@ func newReal(t *testing.T, addr string) *real {
 	confirmed := make(chan struct{})
 	d, release := r.client.Dedicate()
 	d.SetPubSubHooks(rueidis.PubSubHooks{
-		OnMessage:      func(m rueidis.PubSubMessage) { r.published <- frame{m.Channel, m.Message} },
+		OnMessage:      func(m rueidis.PubSubMessage) { r.published <- published{m.Channel, m.Message} },
 		OnSubscription: func(rueidis.PubSubSubscription) { close(confirmed) },
 	})
 	t.Cleanup(release)
@@ -152,7 +152,7 @@ type trace struct {
 	rand    *rand.Rand
 	model   data
 	ch      string
-	frames  []frame
+	frames  []published
 	said    []string
 	journal []written
 	envs    []string // all that was ever sent
@@ -460,7 +460,7 @@ func (r *trace) compare() {
 	r.real.do(r.real.client, "PUBLISH", r.ch, "end")
 	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
 	defer cancel()
-	for _, want := range append(r.frames, frame{r.ch, "end"}) {
+	for _, want := range append(r.frames, published{r.ch, "end"}) {
 		select {
 		case got := <-r.real.published:
 			if got != want {
