@@ -204,7 +204,7 @@ func (sh *shard) caughtUp(m *member) {
 	if m.lag&lagLate != 0 {
 		m.r.late.Add(-1)
 	}
-	m.lag = 0
+	m.lag &= lagAhead
 }
 
 // flush writes all that a session is due, in the order that keeps resuming sound: what was begun, own frames, then of all
@@ -318,7 +318,7 @@ func (sh *shard) deliver(m *member, limit message.Position) {
 
 // pick writes entries up to end, leaving out those that are not for this member.
 func (sh *shard) pick(m *member, sn *snap, end int64) {
-	if !sn.mixed && m.res == nil {
+	if !sn.mixed && m.res == nil && m.lag&lagAhead == 0 {
 		sh.hand(m, sn, end)
 		return
 	}
@@ -362,7 +362,7 @@ func (m *member) wants(sn *snap, n int64) bool {
 		}
 	}
 	if m.res == nil {
-		return true
+		return !m.knows(e)
 	}
 	switch {
 	case e.flags&degraded != 0:
@@ -373,4 +373,17 @@ func (m *member) wants(sn *snap, n int64) bool {
 		return e.pos > m.res.from.Position
 	}
 	return false // ephemeral ones up to the join head
+}
+
+// knows tells whether a member has seen an entry on another node, whose log was ahead of this one's. The first entry beyond
+// its place ends that.
+func (m *member) knows(e *rec) bool {
+	if m.lag&lagAhead == 0 || e.flags&stored == 0 || e.flags&belated != 0 {
+		return false
+	}
+	if e.pos <= m.at {
+		return true
+	}
+	m.lag &^= lagAhead
+	return false
 }

@@ -190,3 +190,31 @@ func TestARoomIsAwayWhileADegradedTimeLasts(t *testing.T) {
 		away(false, false, false)
 	})
 }
+
+// A node may lag behind the one that a session comes from: what it brings up to the session's place the session has.
+func TestWhatWasSeenOnANodeAheadDoesNotComeAgain(t *testing.T) {
+	inBubble(t, Config{}, func(r *rig) {
+		r.publish("x", "0")
+		r.open(0, nil, "x")
+		r.set(func() { r.room("x").subscribed = false }) // what follows is late here
+		r.publish("x", "1")
+		seen := r.publish("x", "2")
+		r.publish("x", "3")
+		p := r.open(0, map[message.Room]string{"x": seen.String()}, "x")
+		other := r.open(0, nil, "x")
+		late := r.room("x").entries[1:]
+		r.h.Append(late[0])
+		synctest.Wait()
+		for _, e := range late[1:] {
+			r.h.Append(e)
+		}
+		r.set(func() { r.room("x").subscribed = true })
+		r.publish("x", "4")
+		if got := chats(p.drain(), "x"); !slices.Equal(got, []string{"3", "4"}) {
+			t.Errorf("got %v, want what lies behind its place", got)
+		}
+		if got := chats(other.drain(), "x"); !slices.Equal(got, []string{"1", "2", "3", "4"}) {
+			t.Errorf("another got %v, want all that comes", got)
+		}
+	})
+}

@@ -91,6 +91,8 @@ func (sh *shard) admit(m *member) {
 	if !asked || unknown {
 		m.at = pos
 		m.res.from.Position = pos
+	} else if m.at > pos {
+		m.lag |= lagAhead
 	}
 	r.mu.Unlock()
 	if s.here != nil {

@@ -73,6 +73,7 @@ const (
 	lagBehind uint8 = 1 << iota // counted in room.behind
 	lagLate                     // counted in room.late
 	lagSlow                     // was late for longer than it may count
+	lagAhead                    // it has seen more elsewhere than the log has yet: what comes up to its place it has
 )
 
 // resume is what a member needs until it stands.
