@@ -1,0 +1,127 @@
+package sim
+
+import (
+	"flag"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "run the schedule of this seed alone, and print what happens")
+	schedules = flag.Int("schedules", 300, "how many schedules TestSim runs")
+	firstFlag = flag.Uint64("first", 1, "the seed TestSim begins with")
+)
+
+// off is what the broker cannot yet do: faults that need it are left out.
+var off = []string{journal}
+
+// found are seeds that have once shown a fault of the broker or the hub.
+var found = []uint64{}
+
+// Nodes over a Redis and networks that fail as the seed has it; sessions that stay, move with what they have read last, and
+// stop reading. When all is well again, nobody has missed, seen twice or seen out of order what he should not have.
+func TestSim(t *testing.T) {
+	if *seedFlag != 0 {
+		w := run(t, newPlan(*seedFlag, true, off))
+		t.Logf("%s", strings.Join(w.said, "\n"))
+		return
+	}
+	var next atomic.Int64
+	var mu sync.Mutex
+	told, sent := make(map[string]int), 0
+	t.Cleanup(func() { t.Logf("%d messages; told: %v", sent, told) })
+	for range 2 {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			for i := int(next.Add(1)) - 1; i < len(found)+*schedules; i = int(next.Add(1)) - 1 {
+				seed := *firstFlag + uint64(i-len(found))
+				if i < len(found) {
+					seed = found[i]
+				}
+				w := run(t, newPlan(seed, false, off))
+				mu.Lock()
+				for k, n := range w.told {
+					told[k] += n
+				}
+				sent += len(w.sent)
+				mu.Unlock()
+				if t.Failed() {
+					w = run(t, newPlan(seed, true, off))
+					t.Fatalf("seed %d: again with -run Sim -seed %d\n%s", seed, seed, strings.Join(w.said, "\n"))
+				}
+			}
+		})
+	}
+}
+
+// play runs the plan: first everybody joins, then what is planned happens, then all is well again and must be in order.
+func (w *world) play() {
+	w.peers = w.plan.peers
+	for i, p := range w.peers {
+		p.w = w
+		p.connect(w.nodes[w.plan.at[i]])
+	}
+	time.Sleep(settle)
+	synctest.Wait()
+	for _, p := range w.peers {
+		for _, room := range p.rooms {
+			if !p.stood[room] {
+				w.t.Errorf("%s is no member of %s after %v", p.name, room, settle)
+			}
+		}
+	}
+	begin := w.elapsed()
+	for i, b := range w.plan.publishers {
+		times := make([]time.Duration, len(b.times))
+		for j, at := range b.times {
+			times[j] = begin + at
+		}
+		w.running.Go(func() { w.publisher(w.nodes[b.node], b.room, times, w.plan.rand(uint64(i))) })
+	}
+	for _, a := range w.plan.acts {
+		if !w.until(begin + a.at) {
+			return
+		}
+		w.say("%s", a.what)
+		a.do(w)
+	}
+	w.calm()
+	w.running.Wait()
+	w.say("all is well again")
+	time.Sleep(heal)
+	for _, n := range w.nodes {
+		for _, room := range w.plan.rooms {
+			w.publish(n, n.name+".last", room, 1, false)
+		}
+	}
+	time.Sleep(settle)
+	synctest.Wait()
+	w.check()
+}
+
+const (
+	settle = 300 * time.Millisecond
+	heal   = 5 * time.Second // so long it may take until everything is delivered again
+)
+
+// calm ends what faults have left.
+func (w *world) calm() {
+	w.model.Up(false)
+	w.model.Answer("")
+	w.model.Mute(false)
+	for _, n := range w.nodes {
+		n.link.Resume(false)
+		n.link.Delay(0, 0)
+	}
+	for _, p := range w.peers {
+		if p.sock == nil {
+			p.connect(w.nodes[0])
+		} else {
+			p.sock.unstall()
+		}
+	}
+}
