@@ -250,23 +250,37 @@ func (r *room) liveBlind() {
 	r.b.sink.Live(r.name, 0, true)
 }
 
-// show delivers a message that is not stored yet. It bears the position of what was delivered before it. False: nobody was
-// there to see it.
+// show delivers a message that is not stored yet. It bears the position of what was delivered before it. What this node has
+// published before, and what waits because something of others is missing, goes before. False: nobody was there to see it.
 func (r *room) show(m *message.Message) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m.ID.Position = cmp.Or(r.last, r.since)
-	switch {
-	case r.dead || !r.live:
+	if r.dead || !r.live {
 		return false
-	case r.recent.has(m.ID.Low):
-		return true
+	}
+	for _, w := range r.waiting {
+		for _, it := range w.items {
+			if w.own && it.m != nil {
+				before := *it.m
+				r.showNow(&before)
+			}
+		}
+	}
+	r.showNow(m)
+	return true
+}
+
+// showNow delivers a message that is stored elsewhere or nowhere yet; the lock is held.
+func (r *room) showNow(m *message.Message) {
+	if r.recent.has(m.ID.Low) {
+		return
 	}
 	r.remember(m.ID.Low, 0)
+	m.ID.Position = cmp.Or(r.last, r.since)
 	e := message.Entry{Message: m, Flags: message.Degraded}
 	if m.Ephemeral {
 		e.Flags = message.Ephemeral
 	}
 	r.b.sink.Append(e)
-	return true
 }

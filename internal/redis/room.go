@@ -52,6 +52,7 @@ type room struct {
 type waiter struct {
 	push
 	bytes int
+	own   bool // one of ours
 	old   bool // it has waited since before the stream was read
 }
 
@@ -66,15 +67,15 @@ func (r *room) offer(p push, own bool) {
 	switch {
 	case r.dead:
 	case !r.live || r.blind || r.healing:
-		r.wait(p)
+		r.wait(p, own)
 	case r.take(p, own):
 		r.drain()
 	default:
-		r.wait(p)
+		r.wait(p, own)
 	}
 }
 
-func (r *room) wait(p push) {
+func (r *room) wait(p push, own bool) {
 	n := 64
 	for _, it := range p.items {
 		if it.m != nil {
@@ -88,7 +89,7 @@ func (r *room) wait(p push) {
 		}
 		return
 	}
-	r.waiting = append(r.waiting, waiter{push: p, bytes: n})
+	r.waiting = append(r.waiting, waiter{push: p, bytes: n, own: own})
 	r.bytes += n
 }
 
