@@ -39,6 +39,8 @@ type room struct {
 	base   message.Position // the tip that Live named: what lies before is not for us
 	last   message.Position // of the stored entry delivered last
 	cut    message.Position // deleted up to here, as told
+	passed bool             // entries behind the one delivered last were not: they had been shown before they were stored
+	before message.Position // the first of these was behind it
 	expect message.Position // something was stored here
 	loss   loss
 
@@ -197,7 +199,13 @@ func (r *room) deliver(at, prev message.Position, m *message.Message) (belated b
 	belated = at <= r.last
 	r.last = max(r.last, at)
 	if m == nil || at <= r.base || r.recent.has(m.ID.Low) {
+		if !belated && at > r.base && !r.passed {
+			r.passed, r.before = true, prev
+		}
 		return false
+	}
+	if !belated && r.passed {
+		r.passed, prev = false, r.before // what the Sink had before it, in that place
 	}
 	r.remember(m.ID.Low, at)
 	m.ID.Position = at
