@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -42,7 +43,7 @@ type world struct {
 	running sync.WaitGroup
 
 	mu   sync.Mutex
-	said []string
+	said []said
 	sent []*sent
 	low  map[message.Low]*sent
 	told map[string]int // what peers were told of, by event or reason
@@ -67,27 +68,52 @@ func identity(low message.Low) message.Low { return low &^ unstored }
 
 func (w *world) elapsed() time.Duration { return time.Since(w.start) }
 
-// say notes what happens, for who has to understand it.
+// said is what has happened; it is written down only for who has to understand it.
+type said struct {
+	at     time.Duration
+	format string
+	args   []any
+}
+
+// say notes what happens.
 func (w *world) say(format string, args ...any) {
-	if !w.plan.verbose {
-		return
-	}
-	line := fmt.Sprintf("%10s ", w.elapsed().Round(time.Microsecond)) + fmt.Sprintf(format, args...)
+	at := w.elapsed()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.said = append(w.said, line)
+	w.said = append(w.said, said{at, format, args})
+}
+
+// story is all that has happened.
+func (w *world) story() string {
+	var b strings.Builder
+	for _, s := range w.said {
+		fmt.Fprintf(&b, "%10s %s\n", s.at.Round(time.Microsecond), strings.TrimSpace(fmt.Sprintf(s.format, s.args...)))
+	}
+	return b.String()
 }
 
 // logs is a node's logger in words of the schedule.
 type logs struct {
+	slog.Handler
 	w    *world
 	name string
 }
 
-func (l logs) Write(b []byte) (int, error) {
-	l.w.say("%s: %s", l.name, b)
-	return len(b), nil
+// Enabled and the others implement slog.Handler.
+func (l logs) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+
+func (l logs) Handle(_ context.Context, r slog.Record) error {
+	args := []any{l.name, r.Message}
+	r.Attrs(func(a slog.Attr) bool {
+		args = append(args, a)
+		return true
+	})
+	l.w.say("%s: %s "+strings.Repeat(" %v", len(args)-2), args...)
+	return nil
 }
+
+func (l logs) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l logs) WithGroup(string) slog.Handler      { return l }
 
 // run runs a plan in a bubble and returns what has happened.
 func run(t testing.TB, p *plan) *world {
@@ -137,15 +163,7 @@ func (w *world) begin() {
 
 func (w *world) newNode(i int) *node {
 	n := &node{name: fmt.Sprintf("n%d", i+1), link: w.model.Link(), minter: message.NewMinter(uint16(i + 1)), ready: make(chan struct{})}
-	logger := slog.New(slog.DiscardHandler)
-	if w.plan.verbose {
-		logger = slog.New(slog.NewTextHandler(logs{w, n.name}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
-				return slog.Attr{}
-			}
-			return a
-		}}))
-	}
+	logger := slog.New(logs{w: w, name: n.name})
 	n.broker = redis.New(redis.Config{
 		Options: redis.Options{Client: rueidis.ClientOption{InitAddress: []string{"model"}}, Logger: logger},
 		Port:    n.link, NodeID: n.name, Minter: n.minter, ProbeAfter: w.plan.probe, Retention: w.plan.keep,
@@ -192,7 +210,11 @@ func (w *world) publish(n *node, by string, room message.Room, number int, ephem
 }
 
 // where is an id in short.
-func where(id message.ID) string {
+func where(id message.ID) fmt.Stringer { return shortID(id) }
+
+type shortID message.ID
+
+func (id shortID) String() string {
 	return fmt.Sprintf("%d-%d/%x", id.Position.Millis()%1_000_000, id.Position.Seq(), uint64(id.Low)&0xffff_ffff)
 }
 

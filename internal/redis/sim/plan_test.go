@@ -16,7 +16,6 @@ import (
 // plan is a schedule: everything that is decided before it runs.
 type plan struct {
 	seed     uint64
-	verbose  bool
 	nodes    int
 	rooms    []message.Room
 	probe    time.Duration
@@ -160,10 +159,10 @@ func deleted(r *rand.Rand, n int) (begin, end func(*world)) {
 }
 
 // newPlan draws a schedule.
-func newPlan(seed uint64, verbose bool, off []string) *plan {
+func newPlan(seed uint64, off []string) *plan {
 	r := rand.New(rand.NewPCG(seed, 1))
 	p := &plan{
-		seed: seed, verbose: verbose, nodes: 2 + r.IntN(2), rooms: []message.Room{"a", "b"}[:1+r.IntN(2)],
+		seed: seed, nodes: 2 + r.IntN(2), rooms: []message.Room{"a", "b"}[:1+r.IntN(2)],
 		probe: 400 * time.Millisecond, linger: 45 * time.Second, logBytes: 1 << 20,
 		length: 500*time.Millisecond + time.Duration(r.Int64N(int64(2*time.Second))),
 	}
