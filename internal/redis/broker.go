@@ -298,6 +298,7 @@ func (b *Broker) connect(ctx context.Context) error {
 // and which may lack what the old one had. Scripts are told for a while what positions there were.
 func (b *Broker) dialled() {
 	b.guard.Store(int64(b.elapsed() + guardFor))
+	b.clock.forget()
 	b.kick()
 	if b.presence != nil && b.wire.cluster() != nil { // which of its own connections lead elsewhere now it does not see
 		b.presence.doubtAll()

@@ -25,6 +25,13 @@ func (c *clock) sample(ms int64, at time.Duration) {
 	c.n++
 }
 
+// forget is called when another server may be behind the connection, whose clock may be behind.
+func (c *clock) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n = 0
+}
+
 // millis is the least that Redis' clock shows now. Without any sample it is the node's own clock less ten seconds.
 func (c *clock) millis() int64 {
 	c.mu.Lock()
