@@ -91,7 +91,7 @@ func (s *recorder) Gap(room message.Room, _, before message.Position, why messag
 	r := s.room(room)
 	r.gaps++
 	r.why = why
-	r.last = max(r.last, before)
+	r.last = max(r.last, before-1)
 }
 
 func (s *recorder) Deleted(room message.Room, upTo message.Position) {

@@ -354,7 +354,7 @@ func (r *room) fill(p history, first message.Position, keep int) (message.Positi
 	for i, e := range p.entries {
 		if from = e.at; e.at > r.last {
 			kept := i > 0 || p.length < int64(keep) || first != 0 && first <= r.last
-			if e.prev > r.last && !r.gap(e.prev, kept) {
+			if e.prev > r.last && !r.gap(e.at, kept) {
 				return 0, false
 			}
 			r.follows(e.at, e.prev)
@@ -372,8 +372,8 @@ func (r *room) fill(p history, first message.Position, keep int) (message.Positi
 	return from, p.more && len(p.entries) > 0
 }
 
-// gap tells of what the stream does not have any more. False: it is to be read again, for what was lost may yet be put back.
-// kept: its number is not why.
+// gap tells of what the stream does not have any more; before is the first that it has. False: it is to be read again, for
+// what was lost may yet be put back. kept: its number is not why.
 func (r *room) gap(before message.Position, kept bool) bool {
 	why := message.GapExpired
 	if kept && r.last > r.b.oldest(r.name) {
