@@ -218,3 +218,69 @@ func TestWhatWasSeenOnANodeAheadDoesNotComeAgain(t *testing.T) {
 		}
 	})
 }
+
+// shown has a message reach the members here while the broker is away.
+func (r *rig) shown(name message.Room, data string) *message.Message {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := &message.Message{
+		ID:   message.ID{Position: r.room(name).tip, Low: r.minter.Low(name.Tag(), true)},
+		Type: "chat", Room: name, From: "u", Data: []byte(data), Timestamp: time.Now().UnixMilli(),
+	}
+	r.h.Append(message.Entry{Message: m, Flags: message.Degraded})
+	return m
+}
+
+// placed has history take a message that was shown.
+func (r *rig) placed(m *message.Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stored := *m
+	room := r.room(m.Room)
+	r.now = max(r.nowLocked(), room.tip) + 1
+	stored.ID.Position = r.now
+	e := message.Entry{Message: &stored, Prev: room.tip}
+	room.tip, room.entries = r.now, append(room.entries, e)
+	e.Flags = message.Shown
+	r.h.Append(e)
+}
+
+// What was shown before it was stored is in history behind the place its frame bears: who resumes from there when the log
+// has dropped it gets it from history.
+func TestWhatWasShownBeforeItWasStoredIsFoundInHistory(t *testing.T) {
+	inBubble(t, Config{RoomBytes: 2 << 10}, func(r *rig) {
+		first := r.publish("x", "0")
+		r.open(0, nil, "x")
+		r.h.Degraded("")
+		m := r.shown("x", "1")
+		r.placed(m)
+		r.h.Restored("")
+		for i := range 60 {
+			r.publish("x", fmt.Sprint(i+2))
+			synctest.Wait()
+		}
+		p := r.open(0, map[message.Room]string{"x": first.String()}, "x")
+		if got := chats(p.drain(), "x"); len(got) != 61 || got[0] != "1" {
+			t.Errorf("got %d messages, %v, want 61 from 1 on", len(got), got)
+		}
+	})
+}
+
+// While the broker is away what falls off the log is nowhere else: who is owed it is told.
+func TestADegradedTimeOfWhichSomethingHasFallenOffIsTold(t *testing.T) {
+	inBubble(t, Config{RoomBytes: 2 << 10}, func(r *rig) {
+		first := r.publish("x", "0")
+		r.open(0, nil, "x")
+		r.h.Degraded("")
+		for i := range 60 {
+			r.shown("x", fmt.Sprint(i))
+			synctest.Wait()
+		}
+		p := r.open(0, map[message.Room]string{"x": first.String()}, "x")
+		got := chats(p.drain(), "x")
+		if s := string(subscribed(p.all)); !strings.Contains(s, `"reason":"limit"`) || len(got) == 0 || len(got) == 60 {
+			t.Errorf("got %d messages and %s, want a gap and the rest", len(got), s)
+		}
+	})
+}

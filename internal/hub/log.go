@@ -45,8 +45,19 @@ type log struct {
 	stretches []stretch        // degraded times, oldest first
 }
 
-// stretch is a time in which the broker was away: entries [from, to). Open while to is 0.
-type stretch struct{ from, to int64 }
+// stretch is a time in which the broker was away: entries [from, to). Open while to is 0. torn: it began before, but that has
+// fallen off.
+type stretch struct {
+	from, to int64
+	torn     bool
+}
+
+// follow notes the predecessor of a stored entry; that of the first one of a room that had no tip is its link.
+func (l *log) follow(prev message.Position) {
+	if l.link == 0 && prev != 0 && l.pos == l.base {
+		l.link = prev
+	}
+}
 
 // add appends a frame as the next entry and returns its number.
 func (l *log) add(f []byte, e rec) (n int64) {
@@ -99,7 +110,8 @@ func (l *log) splice(b []byte, es []rec, base, link message.Position) {
 	l.base, l.link = base, link
 }
 
-// evict drops the oldest chunk, and what else is left of a degraded time that it cuts into: half of one cannot be placed.
+// evict drops the oldest chunk, and what else is left of a degraded time that it cuts into: half of one cannot be placed. One
+// that is not over yet goes on, for those who have seen what it began with.
 func (l *log) evict() {
 	c, n := l.chunks[0], l.chunks[0].end
 	for _, st := range l.stretches {
@@ -114,6 +126,11 @@ func (l *log) evict() {
 	}
 	l.bottom, l.limited = false, false
 	l.dropTo(max(n, l.front))
+	for i := range l.stretches {
+		if st := &l.stretches[i]; st.from < l.front {
+			st.from, st.torn = l.front, true
+		}
+	}
 	l.chunks = slices.Clone(l.chunks[1:])
 	l.first++
 	l.bytes -= int64(cap(c.b))

@@ -95,6 +95,9 @@ func (l *log) locate(q, given message.Position, until int64, limit int, waited b
 	} else if n = l.front; known {
 		why = l.missing(q, given)
 	}
+	if why == "" && l.torn(n) {
+		why = message.GapLimit
+	}
 	if limit > 0 && until > n {
 		if tail, cut := l.tail(until, limit); cut && tail > n {
 			return tail, message.GapLimit, true
@@ -104,6 +107,16 @@ func (l *log) locate(q, given message.Position, until int64, limit int, waited b
 		return 0, "", false
 	}
 	return n, why, true
+}
+
+// torn tells whether who stands before entry n is owed a degraded time of which something has fallen off.
+func (l *log) torn(n int64) bool {
+	for _, st := range l.stretches {
+		if st.torn && (st.to == 0 || st.to > n) {
+			return true
+		}
+	}
+	return false
 }
 
 // missing judges one who stands at q below the front when history has been read to its end.

@@ -156,6 +156,10 @@ func (h *Hub) Append(e message.Entry) {
 	if r == nil {
 		return
 	}
+	if e.Flags&message.Shown != 0 {
+		r.pass(m.ID.Position, e.Prev)
+		return
+	}
 	buf := buffers.Get().(*[]byte)
 	*buf = frame.AppendMessage((*buf)[:0], m)
 	var flags uint8
@@ -184,6 +188,16 @@ func (h *Hub) Append(e message.Entry) {
 	}
 	h.append(r, *buf, arrival{flags: flags, pos: m.ID.Position, prev: e.Prev, mask: mask, span: span})
 	buffers.Put(buf)
+}
+
+// pass notes that what was shown in a degraded time has its place now: with it, the log is complete up to there.
+func (r *room) pass(pos, prev message.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := &r.log; r.live {
+		l.follow(prev)
+		l.pos = max(l.pos, pos)
+	}
 }
 
 // Announce appends a message of this node's own that no history keeps, for the members here. Its id is the place that the
@@ -239,9 +253,7 @@ func (h *Hub) append(r *room, f []byte, a arrival) {
 	}
 	e := rec{pos: l.pos, when: now, flags: a.flags}
 	if a.flags&stored != 0 && a.flags&belated == 0 {
-		if l.link == 0 && a.prev != 0 && l.pos == l.base {
-			l.link = a.prev // the first stored one of a room that had no tip
-		}
+		l.follow(a.prev)
 		e.pos = max(a.pos, l.pos)
 	}
 	n := l.add(f, e)

@@ -10,6 +10,8 @@ const (
 	Degraded
 	// Ephemeral: in no history. Its position is the last stored one, its low half has P set.
 	Ephemeral
+	// Shown: it came before, as Degraded, and now has its place. Nobody gets it again.
+	Shown
 )
 
 // Entry is a message in its place.
