@@ -199,6 +199,7 @@ func New(cfg Config) *Broker {
 		queues:  queues{rooms: make(map[message.Room]*queue)}, later: newLaterList(),
 		control: make(chan string, 1024), pendings: pendings{asks: make(map[string]*pending)},
 	}
+	b.wire.unanswered = b.clock.forget
 	b.lease = lease{wire: b.wire, inc: b.inc, lasts: cfg.Lease}
 	for i := range max(1, min(4, runtime.NumCPU()/4)) {
 		c := newConn(b, k.probe(b.inc, i))

@@ -25,11 +25,14 @@ func (c *clock) sample(ms int64, at time.Duration) {
 	c.n++
 }
 
-// forget is called when another server may be behind the connection, whose clock may be behind.
+// forget is called when another server may take this one's place, whose clock is behind: until it is asked, time stands still.
 func (c *clock) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.n = 0
+	if c.n > 0 {
+		c.last = max(c.last, message.At(c.millisLocked()-2, 4095))
+		c.n = 0
+	}
 }
 
 // millis is the least that Redis' clock shows now. Without any sample it is the node's own clock less ten seconds.

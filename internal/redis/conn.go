@@ -267,6 +267,7 @@ func (c *conn) serve(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case err := <-broken:
+			c.b.clock.forget()
 			c.trouble(err)
 			return
 		case <-c.wake:

@@ -14,11 +14,12 @@ import (
 
 // wire asks the Port. Each call has a deadline of its own.
 type wire struct {
-	port   Port
-	opened atomic.Bool // Redis was reached for the first time
-	keys   keys
-	call   time.Duration
-	reads  time.Duration
+	port       Port
+	unanswered func()      // called when a call was not answered: perhaps another server will answer the next
+	opened     atomic.Bool // Redis was reached for the first time
+	keys       keys
+	call       time.Duration
+	reads      time.Duration
 }
 
 // open dials, if that was not done yet.
@@ -45,7 +46,11 @@ func (w *wire) do(ctx context.Context, limit time.Duration, f func(context.Conte
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return f(ctx)
+	err := f(ctx)
+	if _, ok := answered(err); err != nil && !ok {
+		w.unanswered()
+	}
+	return err
 }
 
 // script runs a script whose reply is a list of texts.
