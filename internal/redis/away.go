@@ -89,6 +89,12 @@ func (b *Broker) lacks() (s slots) {
 	return s
 }
 
+// lacksAny tells whether any of these slots is away.
+func (b *Broker) lacksAny(of *slots) bool {
+	lacks := b.lacks()
+	return lacks.without(of) != lacks
+}
+
 // tell tells the Sink of the rooms in some slots whether Redis is away for them. all: it was told of all rooms at once.
 func (b *Broker) tell(of *slots, all bool) {
 	b.mu.RLock()

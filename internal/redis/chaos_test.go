@@ -48,6 +48,9 @@ func (s *recorder) room(name message.Room) *record {
 }
 
 func (s *recorder) Append(e message.Entry) {
+	if e.Flags&message.Shown != 0 {
+		return
+	}
 	if s.block != nil {
 		s.block(e.Message.Room)
 	}

@@ -17,6 +17,7 @@ const (
 	outboxFor  = 5 * time.Minute
 	keyCost    = 256                  // bytes of a key that is remembered
 	unstored   = message.Low(1 << 61) // the bit P
+	passFor    = 5 * time.Second      // so long the end of an outage waits for rooms that cannot be read
 )
 
 // outbox is what was shown on this node while Redis was away, and is stored when it is back.
@@ -134,6 +135,9 @@ func (b *Broker) flush(ctx context.Context, p part) (back, ended bool) {
 		if len(batch) == 0 {
 			back = b.found(p)
 			b.outbox.mu.Unlock()
+			if back && !b.settle(ctx, p) {
+				return false, false
+			}
 			return back, true
 		}
 		b.outbox.mu.Unlock()
@@ -221,15 +225,63 @@ func (b *Broker) unpark(ctx context.Context, name message.Room, batch []*parked)
 		b.refused.warn(b.log, "messages of an outage could not be stored yet", "error", err)
 		return false
 	}
-	_, pushes, err := readReply(jobs, reply, b.clock.now)
+	results, pushes, err := readReply(jobs, reply, b.clock.now)
 	if err != nil {
 		b.refused.warn(b.log, "the answer to messages of an outage is not understood", "error", err)
 	} else {
 		b.record(name, jobs, reply)
 	}
+	if r := b.find(ch); r != nil {
+		for _, o := range results {
+			r.awaitOwn(o.receipt)
+		}
+	}
 	b.touch(name)
 	b.own(ch, pushes)
 	b.outbox.drop(name, len(batch))
+	return true
+}
+
+// settle waits until a part's rooms have passed what was stored of an outage, so that what others had stored before it is
+// delivered before the outage is over: who resumes from there is owed all that was shown meanwhile. False: the part is away
+// again.
+func (b *Broker) settle(ctx context.Context, p part) bool {
+	for begin := time.Now(); time.Since(begin) < passFor; {
+		late := false
+		b.mu.RLock()
+		for _, r := range b.order {
+			if p.slots.has(slotOf(r.ch)) {
+				late = r.behindOwn() || late
+			}
+		}
+		b.mu.RUnlock()
+		if !late {
+			break
+		}
+		if !pause(ctx, ownLead) || b.lacksAny(&p.slots) {
+			return false
+		}
+	}
+	return !b.lacksAny(&p.slots)
+}
+
+// awaitOwn notes where a message was stored that had been shown before.
+func (r *room) awaitOwn(receipt broker.Receipt) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live && !receipt.Duplicate {
+		r.own = max(r.own, receipt.ID.Position)
+	}
+}
+
+// behindOwn tells whether the room has not come to what is awaited; then it is healed.
+func (r *room) behindOwn() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dead || r.own <= r.last {
+		return false
+	}
+	r.b.heal(r, HealBehind)
 	return true
 }
 
@@ -246,7 +298,7 @@ func (r *room) attachBlind() {
 
 // liveBlind makes the room live without its tip; the lock is held.
 func (r *room) liveBlind() {
-	r.live, r.blind, r.base = true, true, r.b.Now()
+	r.live, r.blind, r.base = true, true, r.since
 	r.b.sink.Live(r.name, 0, true)
 }
 

@@ -39,8 +39,7 @@ type room struct {
 	base   message.Position // the tip that Live named: what lies before is not for us
 	last   message.Position // of the stored entry delivered last
 	cut    message.Position // deleted up to here, as told
-	passed bool             // entries behind the one delivered last were not: they had been shown before they were stored
-	before message.Position // the first of these was behind it
+	own    message.Position // what was shown in an outage is stored up to here
 	expect message.Position // something was stored here
 	loss   loss
 
@@ -193,22 +192,22 @@ func (r *room) takeRestored(p push) {
 	}
 }
 
-// deliver hands on the stored message at a position, unless it has been delivered; it tells whether that was belated. nil is
-// one that is not understood.
+// deliver hands on the stored message at a position, of one that was shown before only its place; it tells whether it was
+// belated, and new. nil is one that is not understood.
 func (r *room) deliver(at, prev message.Position, m *message.Message) (belated bool) {
 	belated = at <= r.last
 	r.last = max(r.last, at)
-	if m == nil || at <= r.base || r.recent.has(m.ID.Low) {
-		if !belated && at > r.base && !r.passed {
-			r.passed, r.before = true, prev
+	if m == nil || at <= r.base || at <= r.cut { // not for us; or deleted, and that was told
+		return false
+	}
+	m.ID.Position = at
+	if r.recent.has(m.ID.Low) {
+		if !belated {
+			r.b.sink.Append(message.Entry{Message: m, Prev: prev, Flags: message.Shown})
 		}
 		return false
 	}
-	if !belated && r.passed {
-		r.passed, prev = false, r.before // what the Sink had before it, in that place
-	}
 	r.remember(m.ID.Low, at)
-	m.ID.Position = at
 	e := message.Entry{Message: m, Prev: prev}
 	if belated {
 		e.Flags = message.Belated
@@ -277,7 +276,7 @@ func (r *room) attach(t tipCut, before message.Position) {
 	case r.dead:
 		return
 	case r.blind:
-		r.blind, r.last, r.cut = false, min(tip, r.base), cut
+		r.blind, r.last, r.cut = false, min(tip, r.base), min(cut, r.base)
 		r.loss.pushed = r.last
 		r.compare(tip, cut)
 		if r.overflow {
