@@ -51,6 +51,7 @@ type world struct {
 
 // sent is a message that was published.
 type sent struct {
+	at        time.Duration
 	by        string // who has published it: node and room
 	room      message.Room
 	number    int
@@ -188,7 +189,7 @@ func (n *node) run(ctx context.Context, wg *sync.WaitGroup, w *world) {
 
 // publish publishes one message and notes what became of it.
 func (w *world) publish(n *node, by string, room message.Room, number int, ephemeral bool) {
-	s := &sent{by: by, room: room, number: number, low: n.minter.Low(room.Tag(), false), ephemeral: ephemeral}
+	s := &sent{at: w.elapsed(), by: by, room: room, number: number, low: n.minter.Low(room.Tag(), false), ephemeral: ephemeral}
 	w.mu.Lock()
 	w.sent = append(w.sent, s)
 	w.low[s.low] = s

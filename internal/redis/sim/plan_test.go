@@ -173,7 +173,7 @@ func newPlan(seed uint64, off []string) *plan {
 		p.linger = 300 * time.Millisecond
 	}
 	if r.IntN(3) == 0 {
-		p.logBytes = 1 << 20
+		p.logBytes = 2 << 10
 	}
 	if r.IntN(8) == 0 {
 		p.trims, p.keep.Messages = true, 10
