@@ -249,12 +249,13 @@ func (r *rig) placed(m *message.Message) {
 // What was shown before it was stored is in history behind the place its frame bears: who resumes from there when the log
 // has dropped it gets it from history.
 func TestWhatWasShownBeforeItWasStoredIsFoundInHistory(t *testing.T) {
-	for n := range 40 { // the log drops it after some
+	for i := range 400 { // with some of these the log drops just that
+		size, n := 1+i/20*50, 1+i%20
 		inBubble(t, Config{RoomBytes: 2 << 10}, func(r *rig) {
 			first := r.publish("x", "0")
 			r.open(0, nil, "x")
 			r.h.Degraded("")
-			m := r.shown("x", "1")
+			m := r.shown("x", strings.Repeat("1", size))
 			r.placed(m)
 			r.h.Restored("")
 			for i := range n {
@@ -262,8 +263,8 @@ func TestWhatWasShownBeforeItWasStoredIsFoundInHistory(t *testing.T) {
 				synctest.Wait()
 			}
 			p := r.open(0, map[message.Room]string{"x": first.String()}, "x")
-			if got := chats(p.drain(), "x"); len(got) != n+1 || got[0] != "1" {
-				t.Errorf("got %v, want %d messages from 1 on", got, n+1)
+			if got := chats(p.drain(), "x"); len(got) != n+1 || len(got[0]) != size {
+				t.Errorf("of %d bytes and %d more got %d messages, want all", size, n, len(got))
 			}
 		})
 	}
