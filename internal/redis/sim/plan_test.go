@@ -32,6 +32,7 @@ type plan struct {
 	lossy   bool // the server may lose what it has taken
 	trims   bool // history is short
 	deletes bool // history is deleted
+	mute    bool // what is stored may not be pushed: only what comes later, or a sweep of all rooms, brings it
 }
 
 // publisher is who publishes in a room, over a node.
@@ -250,6 +251,7 @@ func (p *plan) fail(r *rand.Rand, between func(from, to time.Duration) time.Dura
 	}
 	p.lossy = p.lossy || f.needs == journal
 	p.deletes = p.deletes || f.name == "history is deleted"
+	p.mute = p.mute || f.name == "publishing is not allowed"
 	name := f.name
 	if strings.HasPrefix(name, "its") || strings.HasPrefix(name, "nothing") {
 		name = fmt.Sprintf("n%d: %s", n+1, name)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"flag"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -91,14 +92,33 @@ func (w *world) play() {
 	w.running.Wait()
 	w.say("all is well again")
 	time.Sleep(heal)
-	for _, n := range w.nodes {
+	synctest.Wait()
+	if w.plan.mute {
+		w.last()
+		w.check()
+		return
+	}
+	w.check()
+	w.last()
+}
+
+// last has each node publish once more in each room, and everybody must get it at once.
+func (w *world) last() {
+	n := len(w.sent)
+	for _, node := range w.nodes {
 		for _, room := range w.plan.rooms {
-			w.publish(n, n.name+".last", room, 1, false)
+			w.publish(node, node.name+".last", room, 1, false)
 		}
 	}
 	time.Sleep(settle)
 	synctest.Wait()
-	w.check()
+	for _, s := range w.sent[n:] {
+		for _, p := range w.peers {
+			if slices.Contains(p.rooms, s.room) && !slices.ContainsFunc(p.lines, func(l line) bool { return l.id == s.receipt.ID }) {
+				w.t.Errorf("%s gets nothing of %s from %s when all is well again", p.name, s.room, s.by)
+			}
+		}
+	}
 }
 
 const (
