@@ -159,7 +159,7 @@ type Broker struct {
 	lease    lease
 	presence *Presence     // of the same node; nil: none
 	hurry    chan struct{} // the heart shall beat
-	beating  sync.Mutex    // held by a beat
+	beating  chan struct{} // has one while there is a beat: it is waited for like Redis, a lock would not be
 	revoked  uint64        // the version last told; the beat's
 	holding  sync.Mutex
 	holders  int // what needs the way to Redis
@@ -191,7 +191,7 @@ func New(cfg Config) *Broker {
 	b := &Broker{
 		cfg: cfg, keys: k, log: cfg.Logger.With("component", "redis"),
 		wire: &wire{port: cfg.Port, keys: k, call: cfg.CallTimeout, reads: cfg.ReadTimeout},
-		inc:  cfg.Incarnation, hurry: make(chan struct{}, 1),
+		inc:  cfg.Incarnation, hurry: make(chan struct{}, 1), beating: make(chan struct{}, 1),
 		start: now, clock: &clock{start: now}, rooms: make(map[string]*room), done: make(chan struct{}),
 		outbox: outbox{rooms: make(map[message.Room][]*parked), keys: make(map[string]broker.Receipt)}, lost: make(chan struct{}, 1),
 		journal: journal{rooms: make(map[message.Room][]*written)}, kicked: make(chan struct{}, 1),

@@ -15,8 +15,12 @@ const (
 
 // beat gives a sign of life of this node, and takes in what it learns. It returns when the next is due.
 func (b *Broker) beat(ctx context.Context) (rest time.Duration, err error) {
-	b.beating.Lock()
-	defer b.beating.Unlock()
+	select {
+	case b.beating <- struct{}{}:
+		defer func() { <-b.beating }()
+	case <-ctx.Done():
+		return beatAgain, ctx.Err()
+	}
 	var cut bool
 	if b.presence != nil {
 		cut = b.presence.beats()

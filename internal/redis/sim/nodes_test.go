@@ -13,8 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/hub"
 	"github.com/slack5/realtime/internal/message"
@@ -166,8 +164,8 @@ func (w *world) newNode(i int) *node {
 	n := &node{name: fmt.Sprintf("n%d", i+1), link: w.model.Link(), minter: message.NewMinter(uint16(i + 1)), ready: make(chan struct{})}
 	logger := slog.New(logs{w: w, name: n.name})
 	n.broker = redis.New(redis.Config{
-		Options: redis.Options{Client: rueidis.ClientOption{InitAddress: []string{"model"}}, Logger: logger},
-		Port:    n.link, NodeID: n.name, Minter: n.minter, ProbeAfter: w.plan.probe, Retention: w.plan.keep,
+		Options: redis.Options{Logger: logger}, Port: n.link, Rand: w.plan.rand(uint64(50 + i)),
+		Incarnation: fmt.Sprintf("%d.boot.sim", i+1), Minter: n.minter, ProbeAfter: w.plan.probe, Retention: w.plan.keep,
 	})
 	n.hub = hub.New(hub.Config{Shards: 1, Linger: w.plan.linger, RoomBytes: w.plan.logBytes}, n.broker, n.minter, logger)
 	return n

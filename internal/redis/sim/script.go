@@ -41,9 +41,6 @@ func (c *call) run(s redis.Script, keys, args []string) ([]string, error) {
 	case redis.ScriptRevoke:
 		return c.revoke(keys, args)
 	}
-	if s == redis.ScriptRevoke+1 {
-		return c.beat(keys, args)
-	}
 	return nil, redis.ServerError("NOSCRIPT No matching script")
 }
 

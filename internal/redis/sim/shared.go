@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // scored returns the members of a set whose scores lie between two, by score and name, up to most of them; 0: all.
@@ -37,23 +36,25 @@ func (c *call) lease(keys, args []string) ([]string, error) {
 		return nil, err
 	}
 	if inc != "" {
-		if args[3] == "1" {
-			mine, _, _ := strings.Cut(inc, ".")
-			for _, other := range v.scored(lowest, highest, 0) {
-				if strings.HasPrefix(other, mine+".") {
-					return []string{"2"}, nil
-				}
-			}
-		}
 		if ends, ok := v.scores[inc]; !ok || ends <= c.now {
 			state = "1"
 		}
+		if old := c.data[keys[1]]; old == nil {
+			c.set(keys[1], strconv.FormatInt(c.now, 10), 0)
+		}
 		v.scores[inc] = c.now + number(args[1])
-	}
-	for _, name := range v.scored(lowest, c.now-number(args[2]), 0) {
-		delete(v.scores, name)
+		for _, name := range v.scored(lowest, c.now-number(args[2]), 0) {
+			delete(v.scores, name)
+		}
 	}
 	reply := []string{state, strconv.FormatInt(c.now, 10)}
+	for _, key := range keys[1:] {
+		s, _, err := c.get(key, c.now)
+		if err != nil {
+			return nil, err
+		}
+		reply = append(reply, s)
+	}
 	for _, name := range v.scored(c.now+1, highest, 0) {
 		reply = append(reply, name, strconv.FormatInt(v.scores[name], 10))
 	}
@@ -102,16 +103,4 @@ func (c *call) revoke(keys, args []string) ([]string, error) {
 	version := strconv.FormatInt(number(v)+1, 10)
 	c.set(keys[2], version, 0)
 	return []string{version}, nil
-}
-
-func (c *call) beat(keys, args []string) ([]string, error) {
-	v, _ := c.make(keys[0], scores, c.now)
-	if args[0] != "" {
-		if _, ok, _ := c.get(keys[1], c.now); !ok {
-			c.set(keys[1], strconv.FormatInt(c.now, 10), 0)
-		}
-		v.scores[args[0]] = c.now + number(args[1])
-	}
-	born, _, _ := c.get(keys[1], c.now)
-	return append([]string{strconv.FormatInt(c.now, 10), born}, v.scored(c.now, highest, 0)...), nil
 }

@@ -167,7 +167,7 @@ func (r *trace) keys() []string {
 	for i := range 4 {
 		ks = append(ks, r.key("i")+strconv.Itoa(i))
 	}
-	return append(ks, r.key("nodes"), r.key("rev"), r.key("rev")+":at", r.key("rev")+":v")
+	return append(ks, r.key("nodes"), r.key("born"), r.key("rev"), r.key("rev")+":at", r.key("rev")+":v")
 }
 
 func (r *trace) odds(n, of int) bool { return r.rand.IntN(of) < n }
@@ -421,15 +421,15 @@ func (r *trace) ahead() {
 
 func (r *trace) lease() {
 	inc := fmt.Sprintf("%d.boot.%d", r.rand.IntN(4), r.rand.IntN(2))
-	keys := []string{r.key("nodes")}
+	keys := []string{r.key("nodes"), r.key("born"), r.key("rev") + ":v"}
 	if r.odds(1, 4) {
-		r.script(redis.ScriptLeaseEnd, keys, []string{inc, "2"})
+		r.script(redis.ScriptLeaseEnd, keys[:1], []string{inc, "2"})
 		return
 	}
 	if r.odds(1, 5) {
 		inc = ""
 	}
-	r.script(redis.ScriptLease, keys, []string{inc, strconv.Itoa(1 + r.rand.IntN(5)), "10", strconv.Itoa(r.rand.IntN(2))})
+	r.script(redis.ScriptLease, keys, []string{inc, strconv.Itoa(1 + r.rand.IntN(5)), "10"})
 }
 
 func (r *trace) revoke() {
