@@ -60,6 +60,18 @@ check-deploy: ## Check deploy/: alerts, dashboard, Compose, image, manifests, ba
 race: ## Run the Go tests five times with the race detector, each time in a new order
 	go test -race -shuffle=on -count=5 ./...
 
+# How many schedules of faults make sim runs, and the seed it begins with.
+SCHEDULES ?= 10000
+FIRST ?= 1
+
+.PHONY: sim
+sim: ## Run nodes over a model of Redis through SCHEDULES of faults
+	go test -count=1 -run=Sim -timeout=2h ./internal/redis/sim -schedules $(SCHEDULES) -first $(FIRST)
+
+.PHONY: sim-mutations
+sim-mutations: ## Put faults into the code, each of which the simulation must find
+	go test -count=1 -run=Mutants -timeout=2h -v ./internal/redis/sim -mutations
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	go test -run='^$$' -bench=. -benchmem ./...

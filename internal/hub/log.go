@@ -170,7 +170,11 @@ func (l *log) clear(pos message.Position) {
 	for len(l.chunks) > 0 {
 		l.evict()
 	}
-	l.stretches = nil
+	if k := len(l.stretches); k > 0 && l.stretches[k-1].to == 0 { // what was shown in it is not stored yet, nor deleted
+		l.stretches = []stretch{{from: l.head, torn: l.stretches[k-1].torn || l.head > l.stretches[k-1].from}}
+	} else {
+		l.stretches = nil
+	}
 	l.base = max(l.base, pos)
 	l.link, l.pos = l.base, max(l.pos, l.base)
 	l.bottom, l.limited, l.lost, l.cut, l.since = true, false, false, l.base, 0

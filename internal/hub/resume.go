@@ -95,7 +95,7 @@ func (l *log) locate(q, given message.Position, until int64, limit int, waited b
 	} else if n = l.front; known {
 		why = l.missing(q, given)
 	}
-	if why == "" && l.torn(n) {
+	if l.torn(n) { // whatever else is missing
 		why = message.GapLimit
 	}
 	if limit > 0 && until > n {

@@ -26,7 +26,7 @@ var mutants = []mutant{
 		"a room whose subscription is made anew is not healed", "../room.go",
 		"default:\n\t\tr.compare(tip, cut)", "default:\n\t\t_ = cut",
 	},
-	{"a hole is not healed", "../room.go", "case !own || !r.conn.up.Load():\n\t\tr.b.heal(r)", "case !own || !r.conn.up.Load():"},
+	{"a hole is not healed", "../room.go", "case !own || !r.b.place(r.ch).up.Load():\n\t\tr.b.heal(r)", "case !own:"},
 	{
 		"the outbox is stored from its end", "../outage.go",
 		"o.rooms[name] = append(o.rooms[name], p)", "o.rooms[name] = append([]*parked{p}, o.rooms[name]...)",
@@ -38,7 +38,7 @@ var mutants = []mutant{
 	{"an error from behind the writes counts as not executed", "../port.go", "says nothing in its first word\n\t\t\treturn unknown", "\n\t\t\treturn notExecuted"},
 	{"a silent connection is kept", "../conn.go", "return now-p.sent < c.b.cfg.ProbeAfter", "return true"},
 	{"a member that is ahead of the log gets it all again", "../../hub/join.go", "m.lag |= lagAhead", ""},
-	{"a degraded time may be torn", "../../hub/resume.go", "if why == \"\" && l.torn(n) {", "if false {"},
+	{"a degraded time may be torn", "../../hub/resume.go", "if l.torn(n) {", "if false {"},
 }
 
 // Each fault is found within so many schedules.
