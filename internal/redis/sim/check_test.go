@@ -168,7 +168,7 @@ func (w *world) excused(s *sent, r *room, gaps []line) bool {
 		return len(gaps) > 0
 	}
 	for _, g := range gaps {
-		if g.event.Reason == message.GapDeleted && at <= r.cut {
+		if g.event.Reason == message.GapDeleted && (at <= r.cut || s.receipt.Degraded) { // a first try may have been deleted
 			return true
 		}
 		if g.event.Reason == message.GapLimit && s.at <= g.at { // of an outage, whose messages had no places yet

@@ -3,7 +3,6 @@ package sim
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -133,7 +132,7 @@ func inBubble(t testing.TB, f func()) {
 // begin runs it all, inside the bubble.
 func (w *world) begin() {
 	w.start = time.Now()
-	base, cancel := context.WithCancel(context.Background()) //nolint:usetesting // t.Context is of outside the bubble
+	base, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var server, nodes sync.WaitGroup
 	w.model = New(w.plan.seed)
@@ -261,6 +260,3 @@ func (w *world) stored(n *node, room message.Room) (es []message.Entry, cut mess
 
 // taken tells whether a message was acknowledged.
 func (s *sent) taken() bool { return s.done && s.err == nil }
-
-// refused tells whether its publisher was told that it was not taken.
-func (s *sent) refused() bool { return s.done && errors.Is(s.err, broker.ErrUnavailable) }

@@ -24,12 +24,11 @@ import (
 func TestTheModelDoesWhatRedisDoes(t *testing.T) {
 	t.Parallel()
 	// With one entry per node of a stream, a server that is asked to trim about so much trims exactly.
-	server := redistest.Start(t, "--stream-node-max-entries", "1")
-	real := newReal(t, server.Addr)
+	actual := newActual(t, redistest.Start(t, "--stream-node-max-entries", "1").Addr)
 	seed, runs := uint64(1), 0
 	for end := time.Now().Add(traceTime); runs < traces && (runs < leastTraces || time.Now().Before(end)); runs++ {
 		tr := &trace{
-			t: t, real: real, rand: rand.New(rand.NewPCG(seed, uint64(runs))), model: data{}, ch: fmt.Sprintf("t%d:room", runs),
+			t: t, actual: actual, rand: rand.New(rand.NewPCG(seed, uint64(runs))), model: data{}, ch: fmt.Sprintf("t%d:room", runs),
 			now: time.Now().UnixMilli(),
 		}
 		tr.run()
@@ -37,8 +36,8 @@ func TestTheModelDoesWhatRedisDoes(t *testing.T) {
 			t.Fatalf("trace %d of seed %d:\n%s", runs, seed, strings.Join(tr.said, "\n"))
 		}
 	}
-	t.Logf("%d traces, %d scripts, of which %d failed as they should", runs, real.scripts, real.errors)
-	if real.errors == 0 {
+	t.Logf("%d traces, %d scripts, of which %d failed as they should", runs, actual.scripts, actual.errors)
+	if actual.errors == 0 {
 		t.Error("no script has failed: the traces do not try what they should")
 	}
 }
@@ -49,8 +48,8 @@ const (
 	traceTime   = 10 * time.Second
 )
 
-// real is a connection to a server, one as a user who may not publish, and what was published.
-type real struct {
+// actual is a connection to a server, one as a user who may not publish, and what was published.
+type actual struct {
 	t               *testing.T
 	client, mute    rueidis.Client
 	sha             map[redis.Script]string
@@ -58,7 +57,7 @@ type real struct {
 	scripts, errors int
 }
 
-func newReal(t *testing.T, addr string) *real {
+func newActual(t *testing.T, addr string) *actual {
 	t.Helper()
 	open := func(user string) rueidis.Client {
 		c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true, ForceSingleClient: true, Username: user, Password: "x"})
@@ -68,7 +67,7 @@ func newReal(t *testing.T, addr string) *real {
 		t.Cleanup(c.Close)
 		return c
 	}
-	r := &real{t: t, client: open("default"), sha: make(map[redis.Script]string), published: make(chan published, 1<<16)}
+	r := &actual{t: t, client: open("default"), sha: make(map[redis.Script]string), published: make(chan published, 1<<16)}
 	r.do(r.client, "ACL", "SETUSER", "mute", "on", ">x", "~*", "+@all", "resetchannels")
 	r.mute = open("mute")
 	for s, name := range map[redis.Script]string{
@@ -98,7 +97,7 @@ func newReal(t *testing.T, addr string) *real {
 	return r
 }
 
-func (r *real) do(c rueidis.Client, args ...string) rueidis.RedisMessage {
+func (r *actual) do(c rueidis.Client, args ...string) rueidis.RedisMessage {
 	r.t.Helper()
 	m, err := c.Do(r.t.Context(), c.B().Arbitrary(args[0]).Args(args[1:]...).Build()).ToMessage()
 	if err != nil && !rueidis.IsRedisNil(err) {
@@ -108,7 +107,7 @@ func (r *real) do(c rueidis.Client, args ...string) rueidis.RedisMessage {
 }
 
 // between runs a command and tells between which times.
-func (r *real) between(c rueidis.Client, args ...string) (reply []string, err error, from, to int64) { //nolint:revive,staticcheck // the error is a result like the others
+func (r *actual) between(c rueidis.Client, args ...string) (reply []string, from, to int64, err error) {
 	rs := c.DoMulti(r.t.Context(), c.B().Time().Build(), c.B().Arbitrary(args[0]).Args(args[1:]...).Build(), c.B().Time().Build())
 	at := [2]int64{}
 	for i, res := range []rueidis.RedisResult{rs[0], rs[2]} {
@@ -120,9 +119,9 @@ func (r *real) between(c rueidis.Client, args ...string) (reply []string, err er
 	}
 	m, err := rs[1].ToMessage()
 	if err != nil {
-		return nil, err, at[0], at[1]
+		return nil, at[0], at[1], err
 	}
-	return flat(r.t, m), nil, at[0], at[1]
+	return flat(r.t, m), at[0], at[1], nil
 }
 
 func flat(t *testing.T, m rueidis.RedisMessage) []string {
@@ -148,7 +147,7 @@ type written struct{ pos, prev, env string }
 // trace is one random trace in one room.
 type trace struct {
 	t       *testing.T
-	real    *real
+	actual  *actual
 	rand    *rand.Rand
 	model   data
 	ch      string
@@ -205,15 +204,15 @@ func (r *trace) run() {
 // script runs a script on both.
 func (r *trace) script(s redis.Script, keys, args []string) []string {
 	r.t.Helper()
-	conn, mute := r.real.client, r.odds(1, 40)
+	conn, mute := r.actual.client, r.odds(1, 40)
 	if mute {
-		conn = r.real.mute
+		conn = r.actual.mute
 	}
-	cmd := append([]string{"EVALSHA", r.real.sha[s], strconv.Itoa(len(keys))}, append(slices.Clone(keys), args...)...)
-	want, failed, from, to := r.real.between(conn, cmd...)
-	r.real.scripts++
+	cmd := append([]string{"EVALSHA", r.actual.sha[s], strconv.Itoa(len(keys))}, append(slices.Clone(keys), args...)...)
+	want, from, to, failed := r.actual.between(conn, cmd...)
+	r.actual.scripts++
 	if failed != nil {
-		r.real.errors++
+		r.actual.errors++
 	}
 	r.said = append(r.said, fmt.Sprintf("%d %q %q -> %q %v", s, keys, args, want, failed))
 	var got []string
@@ -248,7 +247,7 @@ func word(err error) string {
 // raw runs a command on the server; f does the same to the model.
 func (r *trace) raw(f func(now int64), args ...string) {
 	r.t.Helper()
-	reply, err, from, _ := r.real.between(r.real.client, args...)
+	reply, from, _, err := r.actual.between(r.actual.client, args...)
 	r.said = append(r.said, fmt.Sprintf("%q -> %q %v", args, reply, err))
 	if err != nil && !rueidis.IsRedisNil(err) {
 		r.t.Fatalf("%q: %v", args, err)
@@ -444,7 +443,7 @@ func (r *trace) revoke() {
 // compare compares all that both hold, and what was published.
 func (r *trace) compare() {
 	for _, key := range r.keys() {
-		m := r.real.do(r.real.client, "PEXPIRETIME", key)
+		m := r.actual.do(r.actual.client, "PEXPIRETIME", key)
 		ends, err := m.ToInt64()
 		if err != nil {
 			r.t.Fatal(err)
@@ -457,12 +456,12 @@ func (r *trace) compare() {
 			r.t.Errorf("%s ends at %d, in the model at %d", key, ends, v.ends)
 		}
 	}
-	r.real.do(r.real.client, "PUBLISH", r.ch, "end")
+	r.actual.do(r.actual.client, "PUBLISH", r.ch, "end")
 	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
 	defer cancel()
 	for _, want := range append(r.frames, published{r.ch, "end"}) {
 		select {
-		case got := <-r.real.published:
+		case got := <-r.actual.published:
 			if got != want {
 				r.t.Errorf("published %q, by the model %q", got, want)
 				return
@@ -476,11 +475,11 @@ func (r *trace) compare() {
 
 // held is what the server holds under a key, as text.
 func (r *trace) held(key string) string {
-	m := r.real.do(r.real.client, "TYPE", key)
+	m := r.actual.do(r.actual.client, "TYPE", key)
 	switch kind, _ := m.ToString(); kind {
 	case "stream":
-		rs := r.real.client.DoMulti(r.t.Context(),
-			r.real.client.B().XinfoStream().Key(key).Build(), r.real.client.B().Xrange().Key(key).Start("-").End("+").Build())
+		rs := r.actual.client.DoMulti(r.t.Context(),
+			r.actual.client.B().XinfoStream().Key(key).Build(), r.actual.client.B().Xrange().Key(key).Start("-").End("+").Build())
 		info, err := rs[0].AsMap()
 		if err != nil {
 			r.t.Fatal(err)
@@ -506,11 +505,11 @@ func (r *trace) held(key string) string {
 		}
 		return b.String()
 	case "string":
-		m := r.real.do(r.real.client, "GET", key)
+		m := r.actual.do(r.actual.client, "GET", key)
 		s, _ := m.ToString()
 		return fmt.Sprintf("%q", s)
 	case "zset":
-		m := r.real.do(r.real.client, "ZRANGE", key, "0", "-1", "WITHSCORES")
+		m := r.actual.do(r.actual.client, "ZRANGE", key, "0", "-1", "WITHSCORES")
 		list, err := m.ToArray()
 		if err != nil {
 			r.t.Fatal(err)
@@ -527,7 +526,7 @@ func (r *trace) held(key string) string {
 		}
 		return b.String()
 	case "hash":
-		m := r.real.do(r.real.client, "HGETALL", key)
+		m := r.actual.do(r.actual.client, "HGETALL", key)
 		all, err := m.AsStrMap()
 		if err != nil {
 			r.t.Fatal(err)
