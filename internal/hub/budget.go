@@ -216,7 +216,7 @@ func (h *Hub) reset(r *room) {
 	r.mu.Lock()
 	if r.live = false; r.body != nil {
 		h.used.Add(-r.log.bytes)
-		r.log = log{index: index{front: r.log.head, head: r.log.head}}
+		r.log = log{index: index{front: r.log.head, head: r.log.head, fallen: r.log.head, falls: r.log.falls + 1}}
 	}
 	r.mu.Unlock()
 }

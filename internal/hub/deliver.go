@@ -47,7 +47,7 @@ func (sh *shard) step(t *table) {
 			if m.pos >= sn.head {
 				continue
 			}
-			if m.s.mode != 0 || m.lag != 0 || sn.mixed || m.pos < sn.front {
+			if m.s.mode != 0 || m.lag != 0 || sn.mixed || m.pos < sn.fallen {
 				sh.slow(m, sn)
 				continue
 			}
@@ -153,7 +153,7 @@ func (sh *shard) slow(m *member, sn *snap) {
 	case s.mode&(modeClosing|modeDead) != 0:
 	case s.mode&modeBlocked != 0:
 		sh.settle(m, sn)
-	case s.mode == 0 && m.pos >= sn.front && m.res == nil:
+	case s.mode == 0 && sn.holds(m.pos, m.gen) && m.res == nil:
 		sh.pick(m, sn, sn.head)
 		sh.settle(m, sn)
 	default:
@@ -182,7 +182,7 @@ func (sh *shard) settle(m *member, sn *snap) {
 		return
 	}
 	owed := int64(math.MaxInt64)
-	if m.pos >= sn.front {
+	if sn.holds(m.pos, m.gen) {
 		owed = sn.end - sn.at(m.pos).off
 	}
 	late := owed > lateBytes(m.r.count.Load())
@@ -272,7 +272,7 @@ func (sh *shard) nextOf(m *member) (p message.Position, some bool) {
 		if m.res != nil {
 			end = m.res.join
 		}
-		lost = m.pos < l.front
+		lost = !l.holds(m.pos, m.gen)
 		if !lost && m.pos < end {
 			p, some = l.at(m.pos).pos, true
 		}
@@ -301,7 +301,7 @@ func (sh *shard) deliver(m *member, limit message.Position) {
 	m.r.mu.Lock()
 	sn.take(&m.r.log)
 	m.r.mu.Unlock()
-	if m.pos < sn.front {
+	if !sn.holds(m.pos, m.gen) {
 		return // evicted since: nextOf sees it
 	}
 	end := sn.head

@@ -60,6 +60,10 @@ func flap(r *rig, seed uint64, simple bool) {
 		if rnd.IntN(8) == 0 {
 			room = message.Global
 		}
+		if rnd.IntN(4) == 0 {
+			r.publish(room, `"hint"`, func(m *message.Message) { m.Ephemeral = true }) // who is there gets it, if it has not fallen off
+			return
+		}
 		sent[room] = append(sent[room], r.publish(room, strconv.Itoa(len(sent[room]))).Low)
 	}
 	for range 20 {
@@ -153,7 +157,7 @@ func (f *flapper) look(gs []got) {
 			f.peer.t.Errorf("gap told: %s", g.Data)
 		}
 		f.only = g.ID
-		if g.Type != "chat" {
+		if g.Type != "chat" || string(g.Data) == `"hint"` {
 			continue
 		}
 		room := message.Room(g.Room)

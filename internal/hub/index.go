@@ -40,6 +40,8 @@ type index struct {
 	pages       [][]rec
 	page0       int64 // number of pages[0]
 	front, head int64
+	fallen      int64  // what lies below is history that was put in the place of entries which had fallen off
+	falls       uint32 // how often some have
 }
 
 func (x *index) at(n int64) *rec {
@@ -97,7 +99,10 @@ func (x *index) unshift(e rec) (grown int64) {
 
 // shift drops entries before n and returns the bytes given back.
 func (x *index) shift(n int64) (freed int64) {
-	x.front = n
+	if n > x.front {
+		x.falls++
+		x.front, x.fallen = n, max(n, x.fallen)
+	}
 	k := 0
 	for k < len(x.pages) && (x.page0+int64(k)+1)<<pageBits <= n {
 		freed += int64(len(x.pages[k])) * recBytes
@@ -108,6 +113,11 @@ func (x *index) shift(n int64) (freed int64) {
 		x.page0 += int64(k)
 	}
 	return freed
+}
+
+// holds tells whether the entry that had number n after so many falls is there, and has that number.
+func (x *index) holds(n int64, falls uint32) bool {
+	return n >= x.front && (n >= x.fallen || falls == x.falls)
 }
 
 // search returns the first entry with a position of at least p, else head.

@@ -118,7 +118,7 @@ func (sh *shard) enter(m *member) {
 		r.lone, m.idx = m, 0
 	} else {
 		t := r.table(sh)
-		head, m.idx = r.log.head, int32(len(t.members))
+		head, m.idx, m.gen = r.log.head, int32(len(t.members)), r.log.falls
 		t.members = append(t.members, m)
 		if t.size++; t.size == 1 {
 			t.done = head

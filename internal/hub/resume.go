@@ -29,7 +29,7 @@ func (sh *shard) await(m *member) {
 	switch n, why, found := l.locate(q, m.given(), m.until(), limit, m.park >= 0); {
 	case found && why == "":
 		sh.dropped(m, n)
-		m.pos = n
+		m.pos, m.gen = n, l.falls
 		sh.placed(m, l, n)
 		sh.unpark(m)
 		r.mu.Unlock()
@@ -148,7 +148,7 @@ func (sh *shard) skipGap(m *member, why message.GapReason, n int64) {
 	if n < l.head {
 		g.Before, _ = frame.ReadID(l.frame(n))
 	}
-	m.pos = n
+	m.pos, m.gen = n, l.falls
 	m.at = max(m.at, l.before(n))
 	if m.res != nil {
 		m.res.behind, m.res.gap, m.res.oldest = n, why, g.Before

@@ -63,6 +63,7 @@ type member struct {
 	heir bool    // the session's anchor when that is left
 	idx  int32   // in the table's members
 	park int32   // in the table's parked list; -1: does not wait
+	gen  uint32  // the log's falls when it got its place from the log
 	res  *resume // until it stands at its join head
 
 	r    *room
