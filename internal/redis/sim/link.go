@@ -84,6 +84,9 @@ func (l *Link) Cut(commands, listeners bool) {
 func (l *Link) cutLocked(commands, listeners bool) {
 	if c := l.commands; c != nil && commands {
 		c.broken, l.commands = true, nil
+		if l.redialled != nil {
+			l.redialled()
+		}
 		for _, x := range c.waiting {
 			x.done <- errReset
 		}
@@ -325,6 +328,6 @@ func (l *Link) Publish(ctx context.Context, channel, text string) error {
 func (l *Link) Close() {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
-	l.cutLocked(true, true)
 	l.redialled = nil
+	l.cutLocked(true, true)
 }
