@@ -184,11 +184,11 @@ func (r *room) skip(p *push) []item {
 func (r *room) takeRestored(p push) {
 	m := p.items[0].m
 	switch {
-	case m == nil || p.first <= r.base || r.recent.has(m.ID.Low):
+	case m == nil || p.first <= r.cut || r.recent.has(m.ID.Low):
 	case p.first > r.last:
 		r.missing(p.first, false)
-	default:
-		r.deliver(p.first, 0, m)
+	default: // even before where the room begins: who has come from elsewhere may have passed its place while it was lost
+		r.hand(p.first, 0, m, true)
 	}
 }
 
@@ -200,20 +200,26 @@ func (r *room) deliver(at, prev message.Position, m *message.Message) (belated b
 	if m == nil || at <= r.base || at <= r.cut { // not for us; or deleted, and that was told
 		return false
 	}
-	m.ID.Position = at
 	if r.recent.has(m.ID.Low) {
 		if !belated {
+			m.ID.Position = at
 			r.b.sink.Append(message.Entry{Message: m, Prev: prev, Flags: message.Shown})
 		}
 		return false
 	}
+	r.hand(at, prev, m, belated)
+	return belated
+}
+
+// hand is deliver of one that is new; the lock is held.
+func (r *room) hand(at, prev message.Position, m *message.Message, belated bool) {
 	r.remember(m.ID.Low, at)
+	m.ID.Position = at
 	e := message.Entry{Message: m, Prev: prev}
 	if belated {
 		e.Flags = message.Belated
 	}
 	r.b.sink.Append(e)
-	return belated
 }
 
 // deliverHint hands on an ephemeral message.
