@@ -80,12 +80,17 @@ func (w *world) checkHistory(name message.Room) *room {
 		case s.room != name || s.ephemeral || stored:
 		case !s.done:
 			w.t.Errorf("%s/%d was never answered", s.by, s.number)
-		case s.err != nil || w.plan.trims || s.receipt.ID.Position <= r.cut || w.plan.deletes && s.receipt.Degraded:
+		case s.err != nil || w.plan.trims || w.deleted(s, r) || w.plan.deletes && s.receipt.Degraded:
 		default:
 			w.t.Errorf("%s/%d was acknowledged as %s and is not in history", s.by, s.number, where(s.receipt.ID))
 		}
 	}
 	return r
+}
+
+// deleted tells whether a message may have been deleted. A server that has lost where does not tell.
+func (w *world) deleted(s *sent, r *room) bool {
+	return s.receipt.ID.Position <= r.cut || w.plan.lossy && s.deleted
 }
 
 // checkPeer checks what one has seen of a room.
@@ -120,17 +125,18 @@ func (w *world) checkPeer(p *peer, name message.Room, r *room, outage bool) {
 				last[l.conn] = last[l.conn-1]
 			}
 		}
-		// In an outage he may read what he saw before it was stored once more, if he has fallen off the log or resumed.
-		repeats := outage && (w.plan.logBytes < 1<<20 || l.conn > 1)
+		// In an outage, or when something is put back, he may read what he saw before it was stored, or put back, once more, if
+		// he has fallen off the log or resumed.
+		repeats := (outage || w.plan.lossy) && (w.plan.logBytes < 1<<20 || l.conn > 1)
 		if once[l.conn][low] && !repeats || seen[low] && !s.ephemeral && !outage && !w.plan.lossy {
 			w.t.Errorf("%s reads %s/%d twice", p.name, s.by, s.number)
 		}
 		once[l.conn][low] = true
 		switch {
 		case !s.taken() || s.receipt.Degraded || s.ephemeral:
-		case l.id != s.receipt.ID && !outage && !w.plan.deletes:
-			// In an outage it may be shown before its place is known; and if what a first try has stored is deleted, the
-			// next try stores it anew.
+		case l.id != s.receipt.ID && !outage && !w.plan.deletes && !w.plan.lossy:
+			// In an outage it may be shown before its place is known; and if what a first try has stored is deleted or lost,
+			// the next try stores it anew.
 			w.t.Errorf("%s reads %s/%d as %s, its publisher was told %s", p.name, s.by, s.number, where(l.id), where(s.receipt.ID))
 		case l.id != s.receipt.ID:
 		case l.id.Position <= last[l.conn] && !w.plan.lossy && !repeats && !(w.plan.trims && told[l.conn]): // it was told as trimmed, and yet came
@@ -169,7 +175,7 @@ func (w *world) excused(s *sent, r *room, gaps []line) bool {
 		return len(gaps) > 0
 	}
 	for _, g := range gaps {
-		if g.event.Reason == message.GapDeleted && (at <= r.cut || s.receipt.Degraded) { // a first try may have been deleted
+		if g.event.Reason == message.GapDeleted && (w.deleted(s, r) || s.receipt.Degraded) { // a first try may have been deleted
 			return true
 		}
 		if g.event.Reason == message.GapLimit && s.at <= g.at { // of an outage, whose messages had no places yet

@@ -25,7 +25,7 @@ type edit struct{ file, from, to string }
 func one(what, file, from, to string) mutant { return mutant{what, []edit{{file, from, to}}} }
 
 var mutants = []mutant{
-	one("a publish is tried again without looking for the first try", "../publish.go", "floors.retry = known", "_ = known"),
+	one("a publish is tried again without looking for the first try", "../publish.go", "floors.retry, floors.guard = known, b", "_, floors.guard = known, b"),
 	one("what precedes a push is not looked at", "../room.go", "return p.kind == published && p.first > r.last && p.prev > r.last", "return false"),
 	one("what was delivered is not remembered", "../recent.go", "return ok\n", "return ok && false\n"),
 	{"a room whose subscription is made anew is not healed, nor is it swept", []edit{
@@ -33,7 +33,7 @@ var mutants = []mutant{
 		{"../worker.go", "case t.tip > r.last:\n\t\tr.missing(t.tip, true)", "case t.tip > r.last:"},
 	}},
 	one("the outbox is stored from its end", "../outage.go", "o.rooms[name] = append(o.rooms[name], p)", "o.rooms[name] = append([]*parked{p}, o.rooms[name]...)"),
-	one("an outage ends before its rooms are read", "../outage.go", "if !b.settle(ctx) {\n\t\t\t\treturn false\n\t\t\t}", ""),
+	one("an outage ends before its rooms are read", "../outage.go", "if !b.settle(ctx) {\n\t\t\t\t\treturn false\n\t\t\t\t}", ""),
 	one("an error from behind the writes counts as not executed", "../port.go", "says nothing in its first word\n\t\t\treturn unknown", "\n\t\t\treturn notExecuted"),
 	one("a silent connection is kept", "../conn.go", "return now-p.sent < c.b.cfg.ProbeAfter", "return true"),
 	one("time goes on while nobody answers", "../clock.go", "c.n = 0\n", "_ = c.n\n"),

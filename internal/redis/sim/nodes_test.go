@@ -54,6 +54,7 @@ type sent struct {
 	number    int
 	low       message.Low // without P
 	ephemeral bool
+	deleted   bool // history was deleted when it may have been in it
 	done      bool
 	receipt   broker.Receipt
 	err       error
@@ -205,6 +206,17 @@ func (w *world) publish(n *node, by string, room message.Room, number int, ephem
 	s.done, s.receipt, s.err = true, receipt, err
 	w.mu.Unlock()
 	w.say("%s publishes %s/%d: %s %v degraded %v", n.name, by, number, where(receipt.ID), err, receipt.Degraded)
+}
+
+// delete deletes a room's history. What was published before, it may have deleted; so may one that failed.
+func (w *world) delete(n *node, room message.Room) {
+	err := n.broker.Delete(w.ctx, room)
+	w.say("history of %s was deleted: %v", room, err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.sent {
+		s.deleted = s.deleted || s.room == room
+	}
 }
 
 // where is an id in short.

@@ -155,10 +155,7 @@ func deleted(r *rand.Rand, n int) (begin, end func(*world)) {
 	pick := r.IntN(8)
 	return func(w *world) {
 		room := w.plan.rooms[pick%len(w.plan.rooms)]
-		w.running.Go(func() {
-			err := w.nodes[n].broker.Delete(w.ctx, room)
-			w.say("history of %s was deleted: %v", room, err)
-		})
+		w.running.Go(func() { w.delete(w.nodes[n], room) })
 	}, nil
 }
 

@@ -17,7 +17,7 @@ var (
 )
 
 // off is what the broker cannot yet do: faults that need it are left out.
-var off = []string{journal}
+var off []string
 
 // found are seeds that have once shown a fault of the broker or the hub.
 var found = []uint64{
