@@ -28,6 +28,7 @@ type peer struct {
 	rooms []message.Room
 	sock  *socket
 	conns int
+	ends  map[int]time.Duration // of those connections that were cut
 	part  []byte
 	last  map[message.Room]message.ID
 	lines []line
@@ -131,6 +132,7 @@ func (p *peer) cut(end bool) {
 	if k == nil {
 		return
 	}
+	p.ends[p.conns] = p.w.elapsed()
 	if !end {
 		p.w.say("%s is cut at %s", p.name, where(p.last[p.rooms[0]]))
 	}

@@ -205,7 +205,7 @@ func newPlan(seed uint64, off []string) *plan {
 }
 
 func (p *plan) add(q *peer, n int) {
-	q.last, q.stood = make(map[message.Room]message.ID), make(map[message.Room]bool)
+	q.last, q.stood, q.ends = make(map[message.Room]message.ID), make(map[message.Room]bool), make(map[int]time.Duration)
 	p.peers, p.at = append(p.peers, q), append(p.at, n)
 }
 

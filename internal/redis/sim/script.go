@@ -23,6 +23,7 @@ type call struct {
 	mute  bool  // publishing is refused
 	loose bool  // trimming keeps all, as a server may that is asked to trim about so much
 	out   []published
+	back  []string // the low halves of what was put back
 }
 
 // run runs a script.

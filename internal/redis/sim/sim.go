@@ -32,8 +32,9 @@ type Model struct {
 	says   redis.ServerError // what each script is answered; "": it is run
 	mute   bool              // nobody may publish
 	data   data
-	backup data     // what the replica had when it last was the same as the server
-	tail   []effect // what has happened to the server since
+	backup data                     // what the replica had when it last was the same as the server
+	tail   []effect                 // what has happened to the server since
+	back   map[string]time.Duration // the low halves of what was put back, and when
 }
 
 // effect is a script that was run, as a replica runs it again.
@@ -46,7 +47,7 @@ type effect struct {
 
 // New makes a server that holds nothing.
 func New(seed uint64) *Model {
-	return &Model{start: time.Now(), wake: make(chan struct{}, 1), rand: rand.New(rand.NewPCG(seed, 0)), data: data{}, backup: data{}}
+	return &Model{start: time.Now(), wake: make(chan struct{}, 1), rand: rand.New(rand.NewPCG(seed, 0)), data: data{}, backup: data{}, back: make(map[string]time.Duration)}
 }
 
 // Run is the server and all networks. It returns when the context has ended; links are closed before.
@@ -109,6 +110,14 @@ func (m *Model) Step(d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ahead += d
+}
+
+// PutBack tells when a message was put back last whose envelope begins with such a low half.
+func (m *Model) PutBack(low string) (at time.Duration, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at, ok = m.back[low]
+	return at, ok
 }
 
 // Answer has each script answered with an error and not run; "" ends that.
@@ -174,6 +183,9 @@ func (m *Model) script(s redis.Script, keys, args []string) ([]string, error) {
 	c := call{data: m.data, now: m.nowLocked(), mute: m.mute, loose: m.rand.IntN(4) > 0}
 	m.tail = append(m.tail, effect{at: m.elapsed(), script: s, keys: keys, args: args, call: c})
 	reply, err := c.run(s, keys, args)
+	for _, low := range c.back {
+		m.back[low] = m.elapsed()
+	}
 	for _, f := range c.out {
 		m.publish(f)
 	}
