@@ -287,3 +287,32 @@ func TestADegradedTimeOfWhichSomethingHasFallenOffIsTold(t *testing.T) {
 		}
 	})
 }
+
+// What came late has no place from which it could be found again: who is owed it when it has fallen off is told.
+func TestWhatCameLateAndFellOffIsTold(t *testing.T) {
+	inBubble(t, Config{RoomBytes: 2 << 10, WriteTimeout: time.Hour, BehindTimeout: time.Hour}, func(r *rig) {
+		r.publish("x", "0")
+		slow, quick := r.open(1<<10, nil, "x"), r.open(0, nil, "x")
+		for i := range 10 { // more than the slow one takes
+			r.publish("x", fmt.Sprintf(`"%0200d"`, i))
+			synctest.Wait()
+		}
+		late := &message.Message{
+			ID:   message.ID{Position: 1, Low: r.minter.Low(message.Room("x").Tag(), false)},
+			Type: "chat", Room: "x", From: "u", Data: []byte(`"late"`), Timestamp: time.Now().UnixMilli(),
+		}
+		r.h.Append(message.Entry{Message: late, Flags: message.Belated})
+		for i := range 40 {
+			synctest.Wait()
+			r.publish("x", fmt.Sprintf(`"%0200d"`, i+10))
+		}
+		synctest.Wait()
+		if got := chats(quick.drain(), "x"); len(got) != 51 || got[10] != `"late"` {
+			t.Errorf("who reads at once got %d messages, %q as the eleventh, want 51 and what came late", len(got), got[10])
+		}
+		got := chats(slow.drain(), "x")
+		if slices.Contains(got, `"late"`) || len(got) != 50 || !slices.Contains(events(slow.all), "gap") {
+			t.Errorf("who fell off got %d messages and %v, want 50 and a gap for what came late", len(got), events(slow.all))
+		}
+	})
+}

@@ -30,6 +30,11 @@ type log struct {
 	masked map[int64]*message.Message // exclusions of the entries that have some, by entry number
 	news   int                        // presence entries
 	blind  int                        // members that do not see those
+	strays int                        // belated entries
+	// Of the belated entries that fell off, which no place of a member tells of: behind the newest of them, and how often some
+	// had fallen when it did.
+	strayEnd   int64
+	strayFalls uint32
 	// base: everything at or before it is not in the log. It is the stored position before the front, or, of a room
 	// without history, the broker's time when the room was asked for.
 	base message.Position
@@ -149,13 +154,18 @@ func (l *log) mask(n int64, m *message.Message) {
 
 // dropTo moves the front.
 func (l *log) dropTo(n int64) {
-	if l.news+len(l.masked) > 0 {
+	if l.news+len(l.masked)+l.strays > 0 {
 		for i := l.front; i < n; i++ {
-			switch flags := l.at(i).flags; {
+			flags := l.at(i).flags
+			switch {
 			case flags&excluding != 0:
 				delete(l.masked, i)
 			case flags&presence != 0:
 				l.news--
+			}
+			if flags&belated != 0 {
+				l.strays--
+				l.strayEnd, l.strayFalls = i+1, l.falls+1
 			}
 		}
 	}

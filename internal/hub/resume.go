@@ -26,7 +26,11 @@ func (sh *shard) await(m *member) {
 	if m.res != nil {
 		limit = sh.h.cfg.ResumeLimit
 	}
-	switch n, why, found := l.locate(q, m.given(), m.until(), limit, m.park >= 0); {
+	n, why, found := l.locate(q, m.given(), m.until(), limit, m.park >= 0)
+	if m.res == nil && m.pos < l.strayEnd && m.gen < l.strayFalls {
+		why = message.GapLimit // whatever else is missing
+	}
+	switch {
 	case found && why == "":
 		sh.dropped(m, n)
 		m.pos, m.gen = n, l.falls

@@ -257,6 +257,9 @@ func (h *Hub) append(r *room, f []byte, a arrival) {
 		e.pos = max(a.pos, l.pos)
 	}
 	n := l.add(f, e)
+	if a.flags&belated != 0 {
+		l.strays++
+	}
 	if a.mask != nil {
 		l.mask(n, a.mask)
 	} else if a.flags&presence != 0 {
