@@ -316,3 +316,30 @@ func TestWhatCameLateAndFellOffIsTold(t *testing.T) {
 		}
 	})
 }
+
+// What came late may be the only entry that has not fallen off. It lies no further than the place of one who has had all that
+// is stored, and yet he has not had it.
+func TestWhatCameLateIsNotTakenForWhatWasHad(t *testing.T) {
+	inBubble(t, Config{RoomBytes: 2 << 10, WriteTimeout: time.Hour, BehindTimeout: time.Hour}, func(r *rig) {
+		r.publish("x", "0")
+		p := r.open(1<<10, nil, "x")
+		r.publish("x", "1")
+		p.drain()
+		p.w.mu.Lock()
+		p.w.limit = 1
+		p.w.mu.Unlock()
+		for range 2 { // he takes the first byte of one
+			r.publish("x", `"hint"`, func(m *message.Message) { m.Ephemeral = true })
+			synctest.Wait()
+		}
+		late := strings.Repeat("l", 20<<10) // more than the room holds for who is behind
+		r.h.Append(message.Entry{Message: &message.Message{
+			ID: message.ID{Position: 1, Low: r.minter.Low(message.Room("x").Tag(), false)}, Type: "chat", Room: "x", From: "u",
+			Data: []byte(`"` + late + `"`), Timestamp: time.Now().UnixMilli(),
+		}, Flags: message.Belated})
+		synctest.Wait()
+		if got := chats(p.drain(), "x"); len(got) != 3 || got[2] != `"`+late+`"` {
+			t.Errorf("got %d messages, want one, a hint, and what came late", len(got))
+		}
+	})
+}

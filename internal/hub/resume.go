@@ -27,8 +27,11 @@ func (sh *shard) await(m *member) {
 		limit = sh.h.cfg.ResumeLimit
 	}
 	n, why, found := l.locate(q, m.given(), m.until(), limit, m.park >= 0)
-	if m.res == nil && m.pos < l.strayEnd && m.gen < l.strayFalls {
-		why = message.GapLimit // whatever else is missing
+	if m.res == nil {
+		n = min(n, l.fallen) // what has not fallen off it has not had, wherever that lies
+		if m.pos < l.strayEnd && m.gen < l.strayFalls {
+			why = message.GapLimit // whatever else is missing
+		}
 	}
 	switch {
 	case found && why == "":
