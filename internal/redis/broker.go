@@ -144,6 +144,7 @@ type Broker struct {
 	running              context.Context // of what runs as long as Run
 	loops                sync.WaitGroup  // what does
 	born                 atomic.Uint64   // since when the data in Redis exists
+	doubts, sure         atomic.Int64    // how often another server may have come, and so often when it was asked that last
 	guard                atomic.Int64    // until when, as a time since the start
 	tasks                sync.WaitGroup
 	queues               queues
@@ -299,6 +300,7 @@ func (b *Broker) connect(ctx context.Context) error {
 // and which may lack what the old one had. Scripts are told for a while what positions there were.
 func (b *Broker) dialled() {
 	b.guard.Store(int64(b.elapsed() + guardFor))
+	b.doubts.Add(1)
 	b.clock.forget()
 	b.kick()
 	if b.presence != nil && b.wire.cluster() != nil { // which of its own connections lead elsewhere now it does not see

@@ -25,6 +25,7 @@ func (b *Broker) beat(ctx context.Context) (rest time.Duration, err error) {
 	if b.presence != nil {
 		cut = b.presence.beats()
 	}
+	doubts := b.doubts.Load()
 	s, err := b.lease.renew(ctx)
 	if err != nil {
 		if b.presence != nil {
@@ -33,6 +34,7 @@ func (b *Broker) beat(ctx context.Context) (rest time.Duration, err error) {
 		return beatAgain, err
 	}
 	b.know(s)
+	b.sure.Store(doubts)
 	if s.lapsed {
 		b.kick()
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/slack5/realtime/internal/broker"
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -25,11 +26,7 @@ func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, er
 		return message.Page{}, err
 	}
 	ch, keep := b.keys.channel(q.Room), b.retention(q.Room)
-	since := max(message.Position(b.born.Load()), message.At(b.clock.millis(), 0).Before(tipTTL(keep)))
-	if r := b.find(ch); r != nil {
-		since = max(since, r.lostAt())
-	}
-	page := message.Page{Since: min(since, b.Now())} // which lags behind Redis' clock by some milliseconds
+	var page message.Page
 	from, size, length := q.From, 0, int64(0)
 	for first := true; ; first = false {
 		count := historyPage
@@ -45,7 +42,7 @@ func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, er
 			length = h.length
 		}
 		if keep.Messages < 0 {
-			return page, nil
+			break
 		}
 		for _, e := range h.entries {
 			from = e.at
@@ -64,7 +61,8 @@ func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, er
 			break
 		}
 	}
-	if q.Backward {
+	page.Since = b.since(ctx, ch, keep)
+	if q.Backward && keep.Messages >= 0 {
 		slices.Reverse(page.Entries)
 		before := q.From - min(q.From, 1)
 		if len(page.Entries) > 0 {
@@ -76,6 +74,21 @@ func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, er
 		page.Tip = max(page.Tip, page.Entries[n-1].Message.ID.Position)
 	}
 	return page, nil
+}
+
+// since is from where on the bus vouches for a room's history that was read before. If another server may have answered than
+// the one that gave the last sign, it is asked since when its data exists; if it does not tell, nothing is vouched for.
+func (b *Broker) since(ctx context.Context, ch string, keep broker.Retention) message.Position {
+	if b.doubts.Load() != b.sure.Load() {
+		if _, err := b.beat(ctx); err != nil {
+			return b.Now()
+		}
+	}
+	since := max(message.Position(b.born.Load()), message.At(b.clock.millis(), 0).Before(tipTTL(keep)))
+	if r := b.find(ch); r != nil {
+		since = max(since, r.lostAt())
+	}
+	return min(since, b.Now()) // which lags behind Redis' clock by some milliseconds
 }
 
 // readPage reads from the stream; if the connection breaks meanwhile, once more.
