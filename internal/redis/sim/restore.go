@@ -52,6 +52,8 @@ func (c *call) restore(keys, args []string) ([]string, error) {
 	c.set(keys[1], before.String(), c.after(args[3]))
 	for _, e := range missing {
 		c.back = append(c.back, low(e.env))
+	}
+	for _, e := range missing {
 		env := string(binary.BigEndian.AppendUint32(nil, uint32(len(e.env)))) + e.env
 		if err := c.send(args[0], fmt.Sprintf("%s|R|1|%s", e.id, env)); err != nil {
 			return nil, err
