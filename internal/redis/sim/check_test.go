@@ -140,7 +140,7 @@ func (w *world) checkPeer(p *peer, name message.Room, r *room, outage bool) {
 			// the next try stores it anew.
 			w.t.Errorf("%s reads %s/%d as %s, its publisher was told %s", p.name, s.by, s.number, where(l.id), where(s.receipt.ID))
 		case l.id != s.receipt.ID:
-		case l.id.Position <= last[l.conn] && !w.plan.lossy && !repeats && !(w.plan.trims && told[l.conn]): // it was told as trimmed, and yet came
+		case l.id.Position <= last[l.conn] && !w.plan.lossy && !(w.plan.trims && told[l.conn]): // it was told as trimmed, and yet came
 			w.t.Errorf("%s reads %s/%d, %s, behind what lies at %d", p.name, s.by, s.number, where(l.id), last[l.conn].Millis()%1e6)
 		default:
 			last[l.conn] = l.id.Position

@@ -40,6 +40,7 @@ var mutants = []mutant{
 	one("what was deleted comes late", "../room.go", " || at <= r.cut {", " {"),
 	one("what waits when Redis goes away is not shown", "../outage.go", "if w.own && it.m != nil {", "if false {"),
 	one("a member that is ahead of the log gets it all again", "../../hub/join.go", "m.lag |= lagAhead", ""),
+	one("a place that fell off is taken for another", "../../hub/index.go", "return n >= x.front && (n >= x.fallen || falls == x.falls)", "return n >= x.front"),
 	one("a degraded time may be torn", "../../hub/resume.go", "if l.torn(n) {", "if false {"),
 }
 
