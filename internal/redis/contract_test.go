@@ -16,9 +16,12 @@ import (
 	"github.com/slack5/realtime/internal/redis/redistest"
 )
 
-// The library closes connections to nodes that have left a cluster after five seconds, whoever has ended meanwhile.
+// The library closes connections to nodes that have left a cluster after five seconds, and looks at a cluster again after
+// one, whoever has ended meanwhile; and a proxy that is cut may leave a link.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*NoopToxic).Pipe"))
 }
 
 // options are those of a node of a bus on the server.

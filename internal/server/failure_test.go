@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,8 +49,7 @@ func failsToStart(t *testing.T, args []string, begins string, contains ...string
 	if out.String() != "" || log.find("INFO", "serving") != nil {
 		t.Errorf("it tells that it serves: %q", out.String()+log.String())
 	}
-	// The library rests for a second behind a look at the topology.
-	if err := goleak.Find(before, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1")); err != nil {
+	if err := goleak.Find(slices.Concat(lingers, []goleak.Option{before})...); err != nil {
 		t.Errorf("goroutines are left: %v", err)
 	}
 	eventually(t, "no descriptor is left", func() bool { return descriptors() <= open }) // those of tests before go meanwhile
@@ -123,7 +123,7 @@ func TestABadOptionFailsBeforeAnythingIsOpened(t *testing.T) {
 			}
 		})
 	}
-	if err := goleak.Find(before); err != nil {
+	if err := goleak.Find(slices.Concat(lingers, []goleak.Option{before})...); err != nil {
 		t.Errorf("goroutines are left: %v", err)
 	}
 }

@@ -109,6 +109,7 @@ func shareAll(t *testing.T, url string) {
 	last := ben.wants(numbers(0, 200)...)
 	ann.say(`{"type":"chat","data":"from a session"}`)
 	ben.wants(`"from a session"`)
+	ann.wants(`"from a session"`) // so her node has it
 
 	// ben comes back at the other node, and has missed nothing
 	_ = ben.ws.CloseNow()

@@ -27,8 +27,14 @@ import (
 
 func TestMain(m *testing.M) {
 	_ = os.Unsetenv("REDIS_URL") // the developer's own, which would be an option of every server here
-	// The library closes connections to nodes that have left a cluster after five seconds, whoever has ended meanwhile.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"))
+	goleak.VerifyTestMain(m, lingers...)
+}
+
+// lingers is what Redis' library leaves for some seconds, whoever has ended meanwhile: it closes connections to nodes that
+// have left a cluster after five, and looks at a cluster again after one.
+var lingers = []goleak.Option{
+	goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
+	goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
 }
 
 // patience is for what takes milliseconds.
