@@ -17,7 +17,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/slack5/realtime/internal/message"
@@ -40,11 +42,23 @@ type Command struct {
 	Settle     time.Duration `default:"10s" help:"Silence after which what is missing is lost."`
 
 	Churn       time.Duration `help:"Each session drops its connection at random, this long after the last on average, and resumes; 0: never."`
+	Flap        int           `help:"Sessions that drop theirs every --flap-every, and resume at once at the next --ws."`
+	FlapEvery   time.Duration `default:"250ms" help:"From half of it to half as long again."`
 	SlowReaders int           `help:"Sessions that read 2 KiB a second while there is publishing."`
 	Seed        uint64        `default:"1" help:"Of the drops and back-offs."`
 
+	Nodes       int           `help:"Start that many nodes, with a Redis of their own, instead of --ws and --addr; they end with the run."`
+	NodeArg     []string      `sep:"none" placeholder:"OPTION" help:"An option of serve for these nodes. Repeatable."`
+	RedisServer string        `default:"redis-server" placeholder:"PATH" help:"The program that --nodes starts."`
+	Fault       []string      `sep:"," placeholder:"FAULT" help:"What happens to that Redis: kill-pubsub, kill-all, restart, restart-empty, failover, blackhole, partition, slow, pause. Repeatable: by turns."`
+	FaultEvery  time.Duration `default:"10s" help:"From the beginning of one to that of the next; the first comes when measuring begins."`
+	FaultFor    time.Duration `default:"1s" help:"How long Redis is away or slow, where that is what happens."`
+
 	PID  []int `name:"pid" placeholder:"PID" help:"Server processes, for CPU and memory; else those on this machine that listen on the ports of --ws."`
 	JSON bool  `name:"json" help:"Print the result as JSON."`
+
+	// StartNode starts one of --nodes. Nil: this program as `serve`.
+	StartNode func(ctx context.Context, redisURL string) (*Node, error) `kong:"-"`
 
 	progress io.Writer // nil: standard error, if it is a terminal
 }
@@ -72,6 +86,15 @@ func (c *Command) Validate() error {
 	check(c.Duration > 0, "--duration must be above 0")
 	check(c.Settle > 0, "--settle must be above 0")
 	check(c.Churn >= 0, "--churn must not be below 0")
+	check(c.Flap >= 0 && c.Flap+c.SlowReaders <= c.Sessions, "--flap: with --slow-readers it must be between 0 and the number of sessions (%d)", c.Sessions)
+	check(c.Flap == 0 || c.FlapEvery > 0, "--flap-every must be above 0")
+	check(c.Nodes >= 0 && c.Nodes <= maxNodes, "--nodes must be between 0 and %d", maxNodes)
+	check(len(c.NodeArg) == 0 || c.Nodes > 0, "--node-arg is for --nodes")
+	for _, f := range c.Fault {
+		check(slices.Contains(faultNames(), f), "--fault: %q is none of %s", f, strings.Join(faultNames(), ", "))
+	}
+	check(len(c.Fault) == 0 || c.Nodes > 0, "--fault needs --nodes: only a Redis that was started for the run is harmed")
+	check(len(c.Fault) == 0 || c.FaultFor > 0 && c.FaultEvery > c.FaultFor, "--fault-every must be longer than --fault-for, and that above 0")
 	check(c.SlowReaders >= 0 && c.SlowReaders <= c.Sessions, "--slow-readers must be between 0 and the number of sessions (%d)", c.Sessions)
 	return errors.Join(errs...)
 }
@@ -80,6 +103,7 @@ const (
 	maxPublishers = 1 << 10
 	// maxSessions: 250 loopback addresses would carry more, but the places of a session are found by descriptor.
 	maxSessions = 1_000_000
+	maxNodes    = 64
 )
 
 // Run benches, and prints the result to out. It blocks until all is delivered, or is known to be missing, and ends every
@@ -89,11 +113,7 @@ func (c *Command) Run(ctx context.Context, out io.Writer) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	b, err := c.prepare()
-	if err != nil {
-		return err
-	}
-	r, err := b.run(ctx)
+	r, err := c.Judge(ctx)
 	if err != nil {
 		return err
 	}
@@ -101,6 +121,37 @@ func (c *Command) Run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	return r.verdict()
+}
+
+// Judge does what Run does, and returns the result instead of printing it. The options must be valid. The error says why
+// there is no result; what the server did wrong is in the report.
+func (c *Command) Judge(ctx context.Context) (_ *Report, err error) {
+	if c.Nodes == 0 {
+		b, err := c.prepare()
+		if err != nil {
+			return nil, err
+		}
+		return b.run(ctx)
+	}
+	l, err := newLab(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	own := *c
+	own.WS, own.Addr, own.PID = nil, nil, nil
+	for _, n := range l.nodes {
+		own.WS, own.Addr = append(own.WS, n.WS), append(own.Addr, n.GRPC)
+		if n.PID != 0 {
+			own.PID = append(own.PID, n.PID)
+		}
+	}
+	b, err := own.prepare()
+	if err != nil {
+		return nil, err
+	}
+	b.lab = l
+	return b.run(ctx)
 }
 
 // prepare makes rooms, sessions and their watchers; nothing is opened yet.
@@ -118,7 +169,7 @@ func (c *Command) prepare() (*bench, error) {
 	for i := range c.Rooms {
 		b.rooms = append(b.rooms, newRoom("bench."+run[:13]+run[27:]+"."+strconv.Itoa(i), i))
 	}
-	b.swarm = &swarm{clock: b.clock, churn: c.Churn, seed: c.Seed, token: c.Token, jobs: make(chan job, c.Sessions)}
+	b.swarm = &swarm{clock: b.clock, targets: b.targets, churn: c.Churn, flapEvery: c.FlapEvery, seed: c.Seed, token: c.Token, jobs: make(chan job, c.Sessions)}
 	b.swarm.spread = c.Sessions > portsPerAddress
 	for _, t := range b.targets {
 		b.swarm.spread = b.swarm.spread && t.addr.IP.IsLoopback() && t.addr.IP.To4() != nil
@@ -129,7 +180,7 @@ func (c *Command) prepare() (*bench, error) {
 	}
 	for i := range c.Sessions {
 		// Every room gets sessions of every target, and slow ones as many as the others.
-		s := &session{room: b.rooms[i%c.Rooms], number: i, target: b.targets[i/c.Rooms%len(b.targets)], slow: i < c.SlowReaders, fd: -1, record: newRecord()}
+		s := &session{room: b.rooms[i%c.Rooms], number: i, target: i / c.Rooms % len(b.targets), slow: i < c.SlowReaders, flaps: i >= c.Sessions-c.Flap, fd: -1, record: newRecord()}
 		b.swarm.sessions = append(b.swarm.sessions, s)
 	}
 	if b.pids = c.PID; len(b.pids) == 0 {

@@ -3,6 +3,7 @@ package bench
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/slack5/realtime/internal/message"
 )
@@ -12,6 +13,7 @@ type receipt struct {
 	room  int
 	by    author
 	id    message.ID
+	sent  int64
 	loose bool // the broker was away: its place among the messages of other publishers is not promised
 }
 
@@ -44,6 +46,7 @@ type fact struct {
 	what     uint32 // number of the message: what has the same author is the same message
 	position message.Position
 	by       author
+	strike   int // under which it was sent
 	loose    bool
 	wrongID  bool // its receipt has another identity
 }
@@ -53,6 +56,7 @@ type debt struct {
 	what     uint32
 	position message.Position
 	low      message.Low
+	strike   int
 	loose    bool
 }
 
@@ -60,8 +64,9 @@ type debt struct {
 // positions in the ids, the same for all; within a publisher's messages it is also that of its sequence numbers, because
 // it waits for each receipt. Not safe for concurrent use.
 type judge struct {
-	facts []fact // by place in the room's order
-	debts []debt // by position
+	facts []fact   // by place in the room's order
+	debts []debt   // by position
+	sums  []faults // of all sessions so far, by strike: 0 is what was sent before the first
 
 	// Of the session under judgement.
 	stamp   uint32
@@ -69,9 +74,13 @@ type judge struct {
 	lastSeq []uint32 // by publisher: one above the highest number seen
 }
 
-// newJudge takes a room and the receipts for it.
-func newJudge(rm *room, receipts []receipt, publishers int) *judge {
-	j := &judge{facts: make([]fact, len(rm.order)), lastSeq: make([]uint32, publishers)}
+// newJudge takes a room and the receipts for it, and the times of what befell the server meanwhile.
+func newJudge(rm *room, receipts []receipt, publishers int, strikes []int64) *judge {
+	j := &judge{facts: make([]fact, len(rm.order)), sums: make([]faults, len(strikes)+1), lastSeq: make([]uint32, publishers)}
+	under := func(sent int64) int {
+		n, _ := slices.BinarySearch(strikes, sent+int64(underWay)+1)
+		return n
+	}
 	numbers := make(map[author]uint32, len(receipts))
 	number := func(a author) uint32 {
 		n, ok := numbers[a]
@@ -82,11 +91,11 @@ func newJudge(rm *room, receipts []receipt, publishers int) *judge {
 		return n
 	}
 	for _, r := range receipts {
-		j.debts = append(j.debts, debt{number(r.by), r.id.Position, r.id.Low, r.loose || r.id.Low.Unstored()})
+		j.debts = append(j.debts, debt{number(r.by), r.id.Position, r.id.Low, under(r.sent), r.loose || r.id.Low.Unstored()})
 	}
 	for s, i := range rm.index {
 		n := number(s.by)
-		f := fact{what: n, position: s.id.Position, by: s.by, loose: s.id.Low.Unstored()}
+		f := fact{what: n, position: s.id.Position, by: s.by, strike: under(rm.order[i].sent), loose: s.id.Low.Unstored()}
 		if int(n) < len(j.debts) { // debts are numbered before they are sorted: the n-th is that of message n
 			f.loose = f.loose || j.debts[n].loose
 			f.wrongID = j.debts[n].low != s.id.Low
@@ -100,23 +109,28 @@ func newJudge(rm *room, receipts []receipt, publishers int) *judge {
 
 // room judges what no session is needed for: receipts that give two messages one identity, so that sessions that go by
 // it drop the second.
-func (j *judge) room() (f faults) {
+func (j *judge) room() {
 	lows := make(map[message.Low]struct{}, len(j.debts))
 	for _, d := range j.debts {
+		if _, again := lows[d.low]; again {
+			j.sums[d.strike].Duplicated++
+		}
 		lows[d.low] = struct{}{}
 	}
-	f.Duplicated = int64(len(j.debts) - len(lows))
-	return f
 }
 
+// underWay: a message may be harmed by what happens so long after it was sent.
+const underWay = 500 * time.Millisecond
+
 // session judges one session's record.
-func (j *judge) session(c *record) (f faults) {
+func (j *judge) session(c *record) {
 	c.split()
 	j.stamp++
 	clear(j.lastSeq)
 	last := message.Position(0)
 	for _, r := range c.runs {
 		for _, x := range j.facts[r.from:r.to] {
+			f := &j.sums[x.strike]
 			switch {
 			case x.wrongID:
 				f.Duplicated++
@@ -132,11 +146,10 @@ func (j *judge) session(c *record) (f faults) {
 			}
 		}
 	}
-	f.Spilled = c.spilled
+	j.sums[0].Spilled += c.spilled
 	if c.begun {
-		j.missing(c, &f)
+		j.missing(c)
 	}
-	return f
 }
 
 // inOrder tells whether x may come after all that the session saw, and moves the marks.
@@ -158,7 +171,7 @@ func (j *judge) inOrder(x fact, last *message.Position) bool {
 }
 
 // missing counts the debts that were not paid.
-func (j *judge) missing(c *record, f *faults) {
+func (j *judge) missing(c *record) {
 	first, _ := slices.BinarySearchFunc(j.debts, c.start+1, func(d debt, p message.Position) int { return cmp.Compare(d.position, p) })
 	for _, d := range j.debts[first:] {
 		switch {
@@ -166,9 +179,9 @@ func (j *judge) missing(c *record, f *faults) {
 			return
 		case j.seen[d.what] == j.stamp:
 		case slices.ContainsFunc(c.holes, func(h hole) bool { return h.after < d.position && d.position < h.before }):
-			f.Gapped++
+			j.sums[d.strike].Gapped++
 		default:
-			f.Lost++
+			j.sums[d.strike].Lost++
 		}
 	}
 }

@@ -58,8 +58,9 @@ func (r *room1) frame(n int, id message.ID) []byte {
 }
 
 func (r *room1) judge(s *session) faults {
-	j := newJudge(r.rm, r.receipts, 2)
-	return j.session(&s.record)
+	j := newJudge(r.rm, r.receipts, 2, nil)
+	j.session(&s.record)
+	return j.sums[0]
 }
 
 func TestASessionThatIsWrongFirstDoesNotMakeTheOthersWrong(t *testing.T) {
@@ -120,7 +121,9 @@ func TestMessagesOfAnOutageKeepTheirPublishersOrderOnly(t *testing.T) {
 func TestOneIdentityForTwoMessagesIsAFault(t *testing.T) {
 	r := newRoom1(t, 4)
 	r.receipts[3].id.Low = r.receipts[2].id.Low
-	if got, want := newJudge(r.rm, r.receipts, 2).room(), (faults{Duplicated: 1}); got != want {
+	j := newJudge(r.rm, r.receipts, 2, nil)
+	j.room()
+	if got, want := j.sums[0], (faults{Duplicated: 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }

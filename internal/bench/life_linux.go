@@ -35,7 +35,7 @@ func (r *reader) due(s *session, now int64) {
 	case waiting:
 		if now >= s.due {
 			s.state = dialling
-			r.swarm.jobs <- job{session: s, target: s.target, room: s.room.name, number: s.number, slow: s.slow, last: s.resume(), answer: r.answer}
+			r.swarm.jobs <- job{session: s, target: r.swarm.targets[s.target], room: s.room.name, number: s.number, slow: s.slow, last: s.resume(), answer: r.answer}
 		}
 	case opening:
 		if now >= s.due {
@@ -44,17 +44,25 @@ func (r *reader) due(s *session, now int64) {
 		}
 	case closing:
 		if now >= s.due {
-			r.gone(s, "own", true, false)
+			r.gone(s, "own", true, s.flaps)
 		}
 	case live:
-		if r.phase != churning || r.swarm.churn == 0 {
+		if r.phase != churning || r.swarm.churn == 0 && !s.flaps {
 			s.due = 0
 		} else if s.due == 0 {
-			s.due = now + max(1, int64(r.rng.ExpFloat64()*float64(r.swarm.churn)))
+			s.due = now + max(1, r.life(s))
 		} else if now >= s.due {
 			r.drop(s, now)
 		}
 	}
+}
+
+// life is how long a connection is to live.
+func (r *reader) life(s *session) int64 {
+	if s.flaps {
+		return int64((0.5 + r.rng.Float64()) * float64(r.swarm.flapEvery))
+	}
+	return int64(r.rng.ExpFloat64() * float64(r.swarm.churn))
 }
 
 // drop ends a connection in one of the ways connections end: cut, ended without a word, closed politely.
@@ -63,9 +71,9 @@ func (r *reader) drop(s *session, now int64) {
 	case 0:
 		// The peer gets a reset, and what it sent meanwhile is lost.
 		_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		r.gone(s, "own", true, false)
+		r.gone(s, "own", true, s.flaps)
 	case 1:
-		r.gone(s, "own", true, false)
+		r.gone(s, "own", true, s.flaps)
 	default:
 		r.notLive(s)
 		s.state, s.due, s.mine = closing, now+int64(closeTimeout), true
@@ -76,7 +84,7 @@ func (r *reader) drop(s *session, now int64) {
 // closed: the server ended the connection, with a code or, 0, without.
 func (r *reader) closed(s *session, code int) {
 	if s.mine {
-		r.gone(s, "own", true, false)
+		r.gone(s, "own", true, s.flaps)
 		return
 	}
 	again, atOnce := comesBack(code)
@@ -112,6 +120,9 @@ func (r *reader) later(s *session, again, atOnce bool, now int64) {
 		s.state = ended
 		r.swarm.gone.Add(1)
 		return
+	}
+	if s.flaps {
+		s.target = (s.target + 1) % len(r.swarm.targets)
 	}
 	s.state, s.due = waiting, now
 	if !atOnce {

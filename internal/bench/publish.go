@@ -152,7 +152,7 @@ func (p *publisher) publish(ctx context.Context, rm *room, data string, sent int
 	if !ok {
 		return errReceipt
 	}
-	p.receipts = append(p.receipts, receipt{rm.number, authorOf(p.number, p.seq), id, got.GetDegraded()})
+	p.receipts = append(p.receipts, receipt{rm.number, authorOf(p.number, p.seq), id, sent, got.GetDegraded()})
 	if sent >= p.order.from {
 		p.measured++
 		_ = p.acks.RecordValue(min(max((p.order.clock.now()-sent)/1000, 1), time.Minute.Microseconds())) // it is in range

@@ -176,7 +176,7 @@ func (r *reader) attach(a arrival) {
 		r.reconnects++
 	}
 	r.table[int32(a.fd)] = s
-	s.connected(a.fd, now+int64(openTimeout), a.last)
+	s.connected(a.fd, now, a.last)
 	r.take(s, a.rest, now)
 }
 

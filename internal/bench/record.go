@@ -2,7 +2,9 @@ package bench
 
 import (
 	"bytes"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/slack5/realtime/internal/message"
 )
@@ -30,12 +32,19 @@ type room struct {
 
 	order  []entry          // every message, each once, in the order of first sight
 	index  map[sight]uint32 // place in order
+	away   int64            // when a session was told last that the broker is away, or back; nanoseconds
 	middle []byte           // what stands between id and mark in every message of the room; empty: not learned yet
 }
 
 func newRoom(name string, number int) *room {
 	return &room{name: name, number: number, tag: message.Room(name).Tag(), index: map[sight]uint32{}}
 }
+
+// afterOutage is how long after one a message may still come again to who reconnects: what was lost may be put back.
+const afterOutage = 30 * time.Second
+
+// disturbed tells whether there is an outage, or was one not long ago. Its end is told as well as its beginning.
+func (r *room) disturbed(now int64) bool { return r.away != 0 && now-r.away < int64(afterOutage) }
 
 // is tells, by comparing alone, whether p is the frame of e.
 func (e *entry) is(p, middle []byte) bool {
@@ -147,6 +156,20 @@ func (c *record) gap(after, before message.Position) {
 	}
 	c.holes = append(c.holes, hole{after, before})
 	c.split()
+}
+
+// has tells whether the session saw the message at place i.
+func (c *record) has(i uint32) bool {
+	return c.next != unknown && c.from <= i && i < c.next || slices.ContainsFunc(c.runs, func(r run) bool { return r.from <= i && i < r.to })
+}
+
+// fresh tells whether the message at place i is new to the session, which is about to see it.
+func (c *record) fresh(i uint32) bool {
+	if i >= c.top {
+		c.top = i + 1
+		return true
+	}
+	return !c.has(i)
 }
 
 // lastSeen is the place of the message seen last, or unknown.

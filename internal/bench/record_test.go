@@ -2,6 +2,7 @@ package bench
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -61,16 +62,20 @@ func TestAReplayDuringAnOutageMayRepeat(t *testing.T) {
 	r.text(s, frame.Payload(frame.Outage{}.Append(nil, 0)))
 	r.sees(s, 2)
 	r.text(s, frame.Payload(frame.Outage{Restored: true}.Append(nil, 0)))
-	s.connected(0, 0, r.id(2))
+	s.connected(0, time.Now().UnixNano(), r.id(2))
 	r.sees(s, 2, 3)
-	if got, want := r.judge(s), (faults{Duplicated: 1}); got != want {
-		t.Errorf("after it was restored: %+v, want %+v", got, want)
+	if got, want := r.judge(s), (faults{Repeated: 1}); got != want {
+		t.Errorf("right after it: %+v, want %+v", got, want)
 	}
-	s.outage = true
-	s.connected(0, 0, r.id(3))
+	r.text(s, frame.Payload(frame.Subscribed{Room: "r", Resumed: true, Recovered: true}.Append(nil, 0)))
 	r.sees(s, 3)
-	if got, want := r.judge(s), (faults{Duplicated: 1, Repeated: 1}); got != want {
-		t.Errorf("during it: %+v, want %+v", got, want)
+	if got, want := r.judge(s), (faults{Repeated: 2}); got != want {
+		t.Errorf("behind the replay: %+v, want %+v", got, want)
+	}
+	r.rm.away -= int64(afterOutage)
+	r.sees(s, 3)
+	if got, want := r.judge(s), (faults{Repeated: 2, Duplicated: 1}); got != want {
+		t.Errorf("long after it: %+v, want %+v", got, want)
 	}
 }
 

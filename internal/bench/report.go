@@ -31,6 +31,7 @@ type Report struct {
 	Causes     map[string]int64 `json:"causes"`     // why connections ended: a close code, own, cut, …
 	Server     *serverFigures   `json:"server,omitempty"`
 	OwnCPU     float64          `json:"own_cpu_percent"`
+	Strikes    []strike         `json:"faults,omitempty"`
 	OK         bool             `json:"ok"`
 }
 
@@ -112,7 +113,14 @@ func (b *bench) report() *Report {
 	span := time.Duration(max(0, c.lastDelivery-b.order.from))
 	r.Deliveries = deliveryFigures{Total: c.deliveries, PerSecond: perSecond(c.measured, span), Latency: quantilesOf(latency)}
 	r.usage(b, c.measured)
-	r.faults = b.judge()
+	r.Strikes = b.strikes
+	sums := b.judge()
+	for i, f := range sums {
+		r.faults.add(f)
+		if i > 0 {
+			r.Strikes[i-1].faults = f
+		}
+	}
 	r.OK = r.faults.none() && r.Strays == 0 && r.Broken == 0
 	return r
 }
@@ -148,8 +156,13 @@ func (r *Report) usage(b *bench, deliveries int64) {
 	}
 }
 
-// judge holds every room and session against the receipts.
-func (b *bench) judge() (sum faults) {
+// judge holds every room and session against the receipts. The sums are by strike, the first those of what was sent before.
+func (b *bench) judge() []faults {
+	times := make([]int64, len(b.strikes))
+	for i, s := range b.strikes {
+		times[i] = s.at
+	}
+	sums := make([]faults, len(times)+1)
 	receipts := make([][]receipt, len(b.rooms))
 	for _, p := range b.publishers {
 		for _, x := range p.receipts {
@@ -161,13 +174,16 @@ func (b *bench) judge() (sum faults) {
 		members[s.room.number] = append(members[s.room.number], s)
 	}
 	for i, rm := range b.rooms {
-		j := newJudge(rm, receipts[i], len(b.publishers))
-		sum.add(j.room())
+		j := newJudge(rm, receipts[i], len(b.publishers), times)
+		j.room()
 		for _, s := range members[i] {
-			sum.add(j.session(&s.record))
+			j.session(&s.record)
+		}
+		for k, f := range j.sums {
+			sums[k].add(f)
 		}
 	}
-	return sum
+	return sums
 }
 
 // verdict is nil if the server kept its promises.
@@ -232,6 +248,13 @@ func (r *Report) print(out io.Writer, asJSON bool) error {
 		row("server memory", "%.2f kB per session, %.1f MB in all", s.PerSession, s.RSS)
 	}
 	row("own CPU", "%.0f%%", r.OwnCPU)
+	if len(r.Strikes) > 0 {
+		row("", "")
+		fmt.Fprintln(w, "fault\tat\taway\tlate until\tlost\tduplicated\treordered\trepeated\tgapped")
+	}
+	for _, s := range r.Strikes {
+		fmt.Fprintf(w, "%s\t%.1f s\t%.2f s\t%.2f s\t%d\t%d\t%d\t%d\t%d\n", s.Fault, s.At, s.Away, s.Healed, s.Lost, s.Duplicated, s.Reordered, s.Repeated, s.Gapped)
+	}
 	return w.Flush()
 }
 

@@ -19,6 +19,7 @@ type bench struct {
 	swarm    *swarm
 	pids     []int
 	progress *progress
+	lab      *lab // nil: what is benched was there before
 
 	order      *order
 	publishers []*publisher
@@ -31,6 +32,7 @@ type bench struct {
 	measuring               bool // it was begun
 	opening                 time.Duration
 	opened                  int64
+	strikes                 []strike
 }
 
 const (
@@ -137,6 +139,13 @@ func (b *bench) publish(ctx, base context.Context) error {
 		g.Go(func() error { p.run(ctx); return nil })
 	}
 	g.Go(func() error {
+		err := b.strikeAll(ctx)
+		if err != nil {
+			stop()
+		}
+		return err
+	})
+	g.Go(func() error {
 		// Ending early is no failure: the publishers end too, and what they published is judged.
 		_ = until(ctx, base, func() bool {
 			now := b.clock.now()
@@ -171,13 +180,15 @@ func (b *bench) measure(server, own *usage, at *int64) {
 	*own, _ = usageOf([]int{os.Getpid()})
 }
 
-// drain waits until all is delivered and nothing more comes, or what is missing has had its time.
+// drain waits until all is delivered and nothing more comes, or what is missing has had its time. After faults it always has:
+// a message may have been seen under two ids, and counts for two then.
 func (b *bench) drain(base context.Context) error {
 	owed := b.owed()
 	failed, _ := b.failures()
 	began, last := b.clock.now(), b.clock.now()
 	complete := false
 	var before counts
+	defer b.settled()
 	return until(base, base, func() bool {
 		now, c := b.clock.now(), b.swarm.counts()
 		if c != before {
@@ -190,7 +201,7 @@ func (b *bench) drain(base context.Context) error {
 		}
 		away := c.live+b.swarm.gone.Load() < int64(b.c.Sessions) && time.Duration(now-began) < comeback*b.c.Settle
 		switch {
-		case complete && failed == 0:
+		case complete && failed == 0 && len(b.strikes) == 0:
 			return quiet >= beat && !away
 		case quiet < b.c.Settle || away:
 			return false

@@ -24,8 +24,9 @@ const (
 type session struct {
 	room   *room
 	number int
-	target *target
+	target int // among the swarm's; where it is connected, or will be
 	slow   bool
+	flaps  bool
 
 	state   state
 	opened  bool // it was live once
@@ -42,8 +43,6 @@ type session struct {
 
 	replaying bool // a resumed connection before `subscribed`
 	mayRepeat bool // and one whose position was not exact
-	outage    bool // `degraded` was seen, and no connection since `restored`
-	restored  bool
 	record
 }
 
@@ -56,15 +55,12 @@ func (s *session) resume() message.ID {
 	return s.id
 }
 
-// connected begins a connection that resumes from id.
-func (s *session) connected(fd int, due int64, id message.ID) {
-	s.state, s.fd, s.due, s.mine = opening, fd, due, false
+// connected begins, now, a connection that resumes from id.
+func (s *session) connected(fd int, now int64, id message.ID) {
+	s.state, s.fd, s.due, s.mine = opening, fd, now+int64(openTimeout), false
 	s.replaying = !id.IsZero()
-	if s.restored {
-		s.outage, s.restored = false, false
-	}
 	// An id of another room, or one seen during an outage, brings back more than was missed.
-	s.mayRepeat = s.replaying && (id.Low.Tag() != s.room.tag || s.outage)
+	s.mayRepeat = s.replaying && (id.Low.Tag() != s.room.tag || s.room.disturbed(now))
 }
 
 const (

@@ -38,14 +38,16 @@ const (
 // order needs no lock. Its fields do not change while run runs, but for the atomics and what mu guards.
 type swarm struct {
 	clock    *clock
+	targets  []*target
 	sessions []*session
 	watchers []*watcher // a room's is that of its number modulo their count
 	jobs     chan job   // of readers to dialers; it holds all sessions, so that no reader ever waits
 
-	churn  time.Duration // mean life of a connection; 0: until it is closed
-	seed   uint64
-	token  string
-	spread bool // call from more than one loopback address
+	churn     time.Duration // mean life of a connection; 0: until it is closed
+	flapEvery time.Duration // that of sessions that flap
+	seed      uint64
+	token     string
+	spread    bool // call from more than one loopback address
 
 	phase atomic.Int32
 	gone  atomic.Int64 // sessions that ended for good
@@ -94,7 +96,7 @@ func (w *swarm) blamed() error {
 }
 
 // counts is a moment's sum over all watchers.
-type counts struct{ live, opened, deliveries, fresh, measured, lastDelivery int64 }
+type counts struct{ live, opened, deliveries, fresh, measured, lastDelivery, lastLate int64 }
 
 func (w *swarm) counts() (c counts) {
 	for _, x := range w.watchers {
@@ -104,6 +106,7 @@ func (w *swarm) counts() (c counts) {
 		c.fresh += x.fresh.Load()
 		c.measured += x.measured.Load()
 		c.lastDelivery = max(c.lastDelivery, x.lastDelivery.Load())
+		c.lastLate = max(c.lastLate, x.lastLate.Load())
 	}
 	return c
 }

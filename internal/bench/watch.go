@@ -31,12 +31,17 @@ type watcher struct {
 	measured, lastDelivery  atomic.Int64 // frames in latency's window, slow readers' included; when the last one came
 	batchAll, batchFresh    int64        // since the last flush
 	batchMeasured, batchEnd int64
+	batchLate               int64
+	lastLate                atomic.Int64 // when a live delivery came last that was late
 }
 
 // newHistogram counts microseconds to one minute. Three digits take 136 KiB, two 20.
 func newHistogram(digits int) *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, time.Minute.Microseconds(), digits)
 }
+
+// late is a live delivery that took so long: something was wrong.
+const late = 250 * time.Millisecond
 
 const latencyDigits, ackDigits = 3, 2
 
@@ -48,9 +53,10 @@ func newWatcher() *watcher {
 func (w *watcher) text(s *session, p []byte, now int64) error {
 	if i := s.next; int64(i) < int64(len(s.room.order)) && !s.mayRepeat {
 		if e := &s.room.order[i]; e.is(p, s.room.middle) {
+			fresh := s.fresh(i)
 			s.next++
 			s.own = false
-			w.count(s, e, i, now)
+			w.count(s, e, fresh, now)
 			return nil
 		}
 	}
@@ -67,7 +73,7 @@ func (w *watcher) text(s *session, p []byte, now int64) error {
 	}
 	switch out.Type {
 	case message.TypeSystem:
-		w.system(s, out)
+		w.system(s, out, now)
 	case message.TypeError:
 		w.refused[word(out.Data, "code")]++
 	case message.TypeChat:
@@ -82,27 +88,34 @@ func (w *watcher) message(s *session, out frame.Out, e entry, by author, p []byt
 		w.strays++
 		return
 	}
+	if s.mayRepeat && !s.replaying && !s.room.disturbed(now) {
+		s.split()
+		s.mayRepeat = false
+	}
 	out.ID.AppendTo(e.id[:0])
 	i := s.room.place(sight{out.ID, by}, e, p)
+	fresh := s.fresh(i)
 	s.step(i, out.ID.Position, s.mayRepeat)
 	s.id, s.own = out.ID, s.next == unknown
-	w.count(s, &s.room.order[i], i, now)
+	w.count(s, &s.room.order[i], fresh, now)
 }
 
 // count counts a delivery. Replays and slow readers say nothing about the server's latency.
-func (w *watcher) count(s *session, e *entry, i uint32, now int64) {
+func (w *watcher) count(s *session, e *entry, fresh bool, now int64) {
 	w.batchAll++
-	fresh := i >= s.top
 	if fresh {
-		s.top = i + 1
 		w.batchFresh++
+	}
+	timely := fresh && s.state == live && !s.slow
+	if timely && now-e.sent > int64(late) {
+		w.batchLate = now
 	}
 	if e.sent < w.from.Load() {
 		return
 	}
 	w.batchMeasured++
 	w.batchEnd = now
-	if fresh && s.state == live && !s.slow {
+	if timely {
 		_ = w.latency.RecordValue(min(max((now-e.sent)/1000, 1), time.Minute.Microseconds())) // it is in range
 	}
 }
@@ -118,33 +131,34 @@ func (w *watcher) flush() {
 	if w.batchEnd != 0 {
 		w.lastDelivery.Store(w.batchEnd)
 	}
+	if w.batchLate != 0 {
+		w.lastLate.Store(w.batchLate)
+	}
 	w.batchAll, w.batchFresh, w.batchMeasured = 0, 0, 0
 }
 
 // system takes the server's own news.
-func (w *watcher) system(s *session, out frame.Out) {
+func (w *watcher) system(s *session, out frame.Out, now int64) {
 	event := word(out.Data, "event")
 	switch event {
 	case "welcome":
 		s.attempt = 0
-	case "degraded":
-		s.outage, s.restored = true, false
-	case "restored":
-		s.restored = true
+	case "degraded", "restored":
+		s.room.away = now
 	}
 	if out.Room != s.room.name {
 		return
 	}
 	switch event {
 	case "subscribed":
-		w.subscribed(s, out)
+		w.subscribed(s, out, now)
 	case "gap":
 		w.gap(s, out)
 	}
 }
 
 // subscribed: the session has all it missed, and is owed everything from here on.
-func (w *watcher) subscribed(s *session, out frame.Out) {
+func (w *watcher) subscribed(s *session, out frame.Out, now int64) {
 	if !s.begun {
 		s.begun, s.start = true, out.ID.Position
 		if id, ok := message.ParseID(word(out.Data, "last_id")); ok {
@@ -154,7 +168,8 @@ func (w *watcher) subscribed(s *session, out frame.Out) {
 	if s.mayRepeat {
 		s.split()
 	}
-	s.replaying, s.mayRepeat = false, false
+	// Who reconnects in an outage may have been told at another node already what comes here when it is over.
+	s.replaying, s.mayRepeat = false, s.mayRepeat && s.room.disturbed(now)
 	if s.state != opening {
 		return
 	}
