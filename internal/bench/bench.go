@@ -74,8 +74,8 @@ func (c *Command) Validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	check(len(c.WS) > 0, "--ws is missing")
-	check(len(c.Addr) > 0, "--addr is missing")
+	check(len(c.WS) > 0 || c.Nodes > 0, "--ws is missing")
+	check(len(c.Addr) > 0 || c.Nodes > 0, "--addr is missing")
 	check(c.Sessions > 0, "--sessions must be above 0")
 	check(c.Sessions <= maxSessions, "--sessions: at most %d from one process", maxSessions)
 	check(c.Rooms > 0 && c.Rooms <= c.Sessions, "--rooms must be between 1 and the number of sessions (%d)", c.Sessions)
