@@ -3,14 +3,10 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
-
-	"github.com/Shopify/toxiproxy/v2"
 )
 
 // kill closes all connections of these types, the nodes' among them.
@@ -55,44 +51,40 @@ func (l *lab) failover(ctx context.Context, _ time.Duration) error {
 		return err
 	}
 	wait(ctx, lag)
-	for _, p := range l.proxies {
-		if err := p.Update(&toxiproxy.Proxy{Listen: p.Listen, Upstream: l.replica.addr, Enabled: true}); err != nil {
-			return err
-		}
+	for _, r := range l.relays {
+		r.lead(l.replica.addr)
 	}
 	l.primary, l.replica = l.replica, l.primary
 	return l.replica.follow(ctx, l.primary)
 }
 
-// nothing lets through nothing, and afterwards only what connects anew.
-const nothing = `"type":"timeout","attributes":{"timeout":0}`
-
 // blackHole parts all nodes from Redis without a word.
-func (l *lab) blackHole(ctx context.Context, d time.Duration) error {
-	return l.poison(ctx, d, l.proxies, nothing)
-}
+func (l *lab) blackHole(ctx context.Context, d time.Duration) error { return swallow(ctx, d, l.relays) }
 
 // partition does it to the first node alone.
 func (l *lab) partition(ctx context.Context, d time.Duration) error {
-	return l.poison(ctx, d, l.proxies[:1], nothing)
+	return swallow(ctx, d, l.relays[:1])
+}
+
+// swallow lets nothing through; what was connected then never works again.
+func swallow(ctx context.Context, d time.Duration, relays []*relay) error {
+	for _, r := range relays {
+		r.set(true, 0)
+	}
+	wait(ctx, d)
+	for _, r := range relays {
+		r.cut()
+		r.set(false, 0)
+	}
+	return nil
 }
 
 // slow has everything between the first node and Redis take its time, so that it is behind the others.
 func (l *lab) slow(ctx context.Context, d time.Duration) error {
-	return l.poison(ctx, d, l.proxies[:1], `"type":"latency","attributes":{"latency":100,"jitter":50}`)
-}
-
-func (l *lab) poison(ctx context.Context, d time.Duration, proxies []*toxiproxy.Proxy, toxic string) (err error) {
-	for _, p := range proxies {
-		for _, stream := range []string{"upstream", "downstream"} {
-			text := fmt.Sprintf(`{"name":%q,"stream":%q,"toxicity":1,%s}`, stream, stream, toxic)
-			if _, err := p.Toxics.AddToxicJson(strings.NewReader(text)); err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, p.Toxics.RemoveToxic(context.WithoutCancel(ctx), stream)) }()
-		}
-	}
+	const delay = 100 * time.Millisecond
+	l.relays[0].set(false, delay)
 	wait(ctx, d)
+	l.relays[0].set(false, 0)
 	return nil
 }
 

@@ -14,9 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/Shopify/toxiproxy/v2"
-	"github.com/rs/zerolog"
 )
 
 // Node is a node that was started for a run.
@@ -26,13 +23,13 @@ type Node struct {
 	Stop     func() // ends it and returns when it has ended
 }
 
-// lab is what a run starts for itself, so that it may break it: Redis, a proxy before it for each node, the nodes. One
+// lab is what a run starts for itself, so that it may break it: Redis, a relay before it for each node, the nodes. One
 // goroutine at a time uses it.
 type lab struct {
 	dir     string
 	primary *redisServer
 	replica *redisServer // nil: nothing fails over
-	proxies []*toxiproxy.Proxy
+	relays  []*relay
 	nodes   []*Node
 }
 
@@ -67,14 +64,13 @@ func newLab(ctx context.Context, c *Command) (_ *lab, err error) {
 			return startSelf(ctx, filepath.Join(l.dir, "node-"+strconv.Itoa(len(l.nodes))), c, redisURL)
 		}
 	}
-	quiet := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	for i := range c.Nodes {
-		p := toxiproxy.NewProxy(quiet, strconv.Itoa(i), "127.0.0.1:0", l.primary.addr)
-		if err = p.Start(); err != nil {
+		r, err := newRelay(ctx, l.primary.addr)
+		if err != nil {
 			return nil, err
 		}
-		l.proxies = append(l.proxies, p)
-		n, err := start(ctx, "redis://"+p.Listen)
+		l.relays = append(l.relays, r)
+		n, err := start(ctx, "redis://"+r.addr)
 		if err != nil {
 			return nil, fmt.Errorf("node %d: %w", i+1, err)
 		}
@@ -88,8 +84,8 @@ func (l *lab) close() error {
 	for _, n := range l.nodes {
 		n.Stop()
 	}
-	for _, p := range l.proxies {
-		p.Stop()
+	for _, r := range l.relays {
+		r.close()
 	}
 	for _, s := range []*redisServer{l.replica, l.primary} {
 		if s != nil && s.child != nil {

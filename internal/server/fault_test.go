@@ -87,6 +87,7 @@ func TestAFailoverThatLosesATailCostsNobodyAMessage(t *testing.T) {
 func TestAnOutageCostsWhoStaysNothing(t *testing.T) {
 	for _, fault := range []string{"restart", "restart-empty", "blackhole", "partition", "pause"} {
 		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
 			whole(t, ordeal{fault: fault, every: seldom, lasts: away}.judge(t))
 		})
 	}
@@ -96,6 +97,7 @@ func TestAnOutageCostsWhoStaysNothing(t *testing.T) {
 func TestAnOutageCostsWhoReconnectsNothing(t *testing.T) {
 	for _, fault := range []string{"restart", "restart-empty", "blackhole", "partition", "pause"} {
 		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
 			r := ordeal{fault: fault, flap: 8, every: seldom, lasts: away}.judge(t)
 			if r.Lost > 0 || r.Duplicated > 0 || r.Strays > 0 || r.Reordered > 0 {
 				t.Errorf("%d lost, %d duplicated, %d reordered, %d astray; want none of them", r.Lost, r.Duplicated, r.Reordered, r.Strays)
