@@ -18,9 +18,9 @@ import (
 
 // Node is a node that was started for a run.
 type Node struct {
-	WS, GRPC string // HOST:PORT
-	PID      int    // 0: no process of its own
-	Stop     func() // ends it and returns when it has ended
+	WS, GRPC string       // HOST:PORT
+	PID      int          // 0: no process of its own
+	Stop     func() error // ends it and returns when it has ended; the error says that it had before
 }
 
 // lab is what a run starts for itself, so that it may break it: Redis, a relay before it for each node, the nodes. One
@@ -79,10 +79,11 @@ func newLab(ctx context.Context, c *Command) (_ *lab, err error) {
 	return l, nil
 }
 
-// close ends all, the nodes first.
+// close ends all, the nodes first. What a node said that ended by itself is kept.
 func (l *lab) close() error {
+	var errs []error
 	for _, n := range l.nodes {
-		n.Stop()
+		errs = append(errs, n.Stop())
 	}
 	for _, r := range l.relays {
 		r.close()
@@ -92,8 +93,8 @@ func (l *lab) close() error {
 			s.end(os.Kill)
 		}
 	}
-	if l.dir == "" {
-		return nil
+	if err := errors.Join(errs...); err != nil || l.dir == "" {
+		return err
 	}
 	return os.RemoveAll(l.dir)
 }
@@ -135,10 +136,20 @@ func startSelf(ctx context.Context, log string, c *Command, redisURL string) (*N
 		out.Close()
 		return nil, err
 	}
-	stop := func() { p.end(syscall.SIGTERM); out.Close() }
+	stop := func() error {
+		defer out.Close()
+		select {
+		case <-p.gone:
+			p.wg.Wait()
+			return fmt.Errorf("a node ended by itself, %v: see what it said in %s", p.cmd.ProcessState, log)
+		default:
+		}
+		p.end(syscall.SIGTERM)
+		return nil
+	}
 	n := &Node{PID: cmd.Process.Pid, Stop: stop}
 	if err := n.hear(ctx, out); err != nil {
-		stop()
+		_ = stop()                 // err says more
 		why, _ := os.ReadFile(log) // what there is
 		return nil, fmt.Errorf("%w: %s", err, lastLine(string(why)))
 	}

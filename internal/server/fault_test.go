@@ -26,10 +26,9 @@ func (o ordeal) judge(t *testing.T) *bench.Report {
 		Warmup: 100 * time.Millisecond, Duration: 2 * time.Second, Settle: 1500 * time.Millisecond,
 		StartNode: func(_ context.Context, url string) (*bench.Node, error) {
 			r := StartServer(t, "--dev", "--drain-window=0s", "--handshakes=0", "--redis-url="+url)
-			return &bench.Node{WS: strings.TrimPrefix(r.ws, "ws://"), GRPC: r.rpcAt, Stop: func() {
-				if _, err := r.end(); err != nil {
-					t.Error(err)
-				}
+			return &bench.Node{WS: strings.TrimPrefix(r.ws, "ws://"), GRPC: r.rpcAt, Stop: func() error {
+				_, err := r.end()
+				return err
 			}}, nil
 		},
 	}
