@@ -81,6 +81,14 @@ bench: ## Run the benchmarks
 echo: ## Serve an echo over the edge's own WebSockets, for conformance suites
 	@go test -count=1 -v -timeout=0 -run='^TestEcho$$' ./internal/edge -echo=127.0.0.1:9001 $(ARGS)
 
+.PHONY: faults
+faults: build ## Break Redis under two nodes for five minutes and judge what their sessions got
+	@$(call need,redis-server,redis-server)
+	bin/realtime bench --nodes 2 --sessions 100 --rooms 4 --rate 500 --publishers 8 --duration 100s --fault-every 10s \
+		--fault kill-pubsub,kill-all,restart,restart-empty,failover,blackhole,partition,slow,pause
+	bin/realtime bench --nodes 2 --sessions 100 --rooms 4 --rate 500 --publishers 8 --duration 50s --fault-every 49s --fault-for 30s --fault restart-empty
+	bin/realtime bench --nodes 2 --sessions 100 --rooms 4 --rate 2000 --publishers 16 --duration 90s --fault-every 89s --fault-for 60s --fault pause
+
 .PHONY: lint
 lint: $(BUF) $(GOLANGCI_LINT) ## Check code, protos and the house rules
 	$(BUF) lint

@@ -178,9 +178,13 @@ func (c *Command) prepare() (*bench, error) {
 	for range max(1, min(c.Rooms, runtime.GOMAXPROCS(0)/2)) {
 		b.swarm.watchers = append(b.swarm.watchers, newWatcher())
 	}
+	most := maxRuns
+	if len(c.Fault) > 0 {
+		most = maxRunsFault
+	}
 	for i := range c.Sessions {
 		// Every room gets sessions of every target, and slow ones as many as the others.
-		s := &session{room: b.rooms[i%c.Rooms], number: i, target: i / c.Rooms % len(b.targets), slow: i < c.SlowReaders, flaps: i >= c.Sessions-c.Flap, fd: -1, record: newRecord()}
+		s := &session{room: b.rooms[i%c.Rooms], number: i, target: i / c.Rooms % len(b.targets), slow: i < c.SlowReaders, flaps: i >= c.Sessions-c.Flap, fd: -1, record: newRecord(most)}
 		b.swarm.sessions = append(b.swarm.sessions, s)
 	}
 	if b.pids = c.PID; len(b.pids) == 0 {

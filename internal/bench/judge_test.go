@@ -30,7 +30,7 @@ func (r *room1) id(n int) message.ID {
 
 // join is a session that is owed everything.
 func (r *room1) join() *session {
-	s := &session{room: r.rm, record: newRecord()}
+	s := &session{room: r.rm, record: newRecord(maxRuns)}
 	s.connected(0, 0, message.ID{})
 	r.text(s, frame.Payload(frame.Subscribed{Room: "r", LastID: message.ID{Low: 1 << 63}}.Append(nil, 0)))
 	s.start, s.begun = 0, true
@@ -183,7 +183,7 @@ func TestASessionIsOwedWhatFollowsItsJoin(t *testing.T) {
 
 func TestTheFirstSubscribedSaysFromWhereASessionIsOwed(t *testing.T) {
 	r := newRoom1(t, 4)
-	s := &session{room: r.rm, record: newRecord()}
+	s := &session{room: r.rm, record: newRecord(maxRuns)}
 	for _, n := range []int{1, 3} {
 		s.connected(0, 0, message.ID{})
 		r.text(s, frame.Payload(frame.Subscribed{Room: "r", LastID: r.id(n)}.Append(nil, 0)))

@@ -105,14 +105,19 @@ type record struct {
 	runs       []run            // those before the one under way
 	holes      []hole
 
-	spilled int64            // frames seen when there were maxRuns: not recorded
+	most    int              // runs
+	spilled int64            // frames seen when there were that many: not recorded
 	until   message.Position // position of the first of them: nothing from there on is judged
 }
 
-// maxRuns bounds what a server that is wrong all the time can make a session remember.
-const maxRuns = 1 << 12
+// What a server that is wrong all the time can make a session remember, and a node that shows its own members' messages
+// first while Redis is away: each of those is a run then.
+const (
+	maxRuns      = 1 << 12
+	maxRunsFault = 1 << 17
+)
 
-func newRecord() record { return record{next: unknown, seen: unknown} }
+func newRecord(most int) record { return record{next: unknown, seen: unknown, most: most} }
 
 // step notes that the session saw the message at place i, whose position is p.
 func (c *record) step(i uint32, p message.Position, inexact bool) {
@@ -126,7 +131,7 @@ func (c *record) step(i uint32, p message.Position, inexact bool) {
 	}
 	c.split()
 	n := len(c.runs)
-	if n >= maxRuns {
+	if n >= c.most {
 		if c.spilled++; c.spilled == 1 {
 			c.until = p
 		}
@@ -158,9 +163,11 @@ func (c *record) gap(after, before message.Position) {
 	c.split()
 }
 
-// has tells whether the session saw the message at place i.
+// has tells whether the session saw the message at place i, in the last lookBack runs: it is for figures, not for the verdict.
 func (c *record) has(i uint32) bool {
-	return c.next != unknown && c.from <= i && i < c.next || slices.ContainsFunc(c.runs, func(r run) bool { return r.from <= i && i < r.to })
+	const lookBack = 256
+	latest := c.runs[max(0, len(c.runs)-lookBack):]
+	return c.next != unknown && c.from <= i && i < c.next || slices.ContainsFunc(latest, func(r run) bool { return r.from <= i && i < r.to })
 }
 
 // fresh tells whether the message at place i is new to the session, which is about to see it.
