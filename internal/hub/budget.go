@@ -21,7 +21,8 @@ func (r *room) trim(now int64) {
 	for len(l.chunks) > 1 {
 		c := l.chunks[0]
 		over := l.bytes > r.h.cfg.RoomBytes
-		old := l.head-c.end >= calmEntries && l.at(c.end-1).when < now-calmAge.Milliseconds()
+		// A chunk of which the end of a degraded time has taken the last has nothing left to look at.
+		old := c.end <= l.front || l.head-c.end >= calmEntries && l.at(c.end-1).when < now-calmAge.Milliseconds()
 		if !over && !old || !r.mayDrop(c, now) {
 			return
 		}

@@ -1,9 +1,11 @@
 package hub
 
 import (
+	"bytes"
 	"math"
 	"time"
 
+	"github.com/slack5/realtime/internal/frame"
 	"github.com/slack5/realtime/internal/message"
 )
 
@@ -332,6 +334,12 @@ func (sh *shard) pick(m *member, sn *snap, end int64) {
 			m.pos, m.at = n, max(m.at, sn.posBefore(n))
 			continue
 		}
+		if m.lag&lagAhead != 0 && m.res == nil {
+			if !sh.giveAhead(m, sn) {
+				return
+			}
+			continue
+		}
 		b, to := sn.run(n)
 		for k := n + 1; k < min(to, end); k++ {
 			if !m.wants(sn, k) {
@@ -345,6 +353,20 @@ func (sh *shard) pick(m *member, sn *snap, end int64) {
 			return
 		}
 	}
+}
+
+// giveAhead writes the next entry to a member that is ahead of the log. The id of one that is not stored must not tell the
+// member's owner to come back from where the log is.
+func (sh *shard) giveAhead(m *member, sn *snap) bool {
+	e := sn.at(m.pos)
+	b, to := sn.run(m.pos)
+	b, to = sn.upto(b, m.pos, m.pos+1, to)
+	if id, ok := frame.ReadID(b); e.flags&stored == 0 && ok && id.Position < m.at {
+		b = bytes.Clone(b)
+		id.Position = m.at
+		frame.Stamp(b, id)
+	}
+	return sh.give(m, sn, b, to)
 }
 
 // wants tells whether an entry is for the member: not masked, and, while it resumes, owed by its place.

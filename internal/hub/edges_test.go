@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,75 @@ func TestAPositionFarAheadIsUnknown(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A degraded time falls off the log as a whole, however many chunks of it there are.
+func TestALongDegradedTimeFallsOffTheLog(t *testing.T) {
+	inBubble(t, Config{RoomBytes: 256 << 10}, func(r *rig) {
+		p := r.open(0, nil, "x")
+		last := r.publish("x", "0")
+		r.h.Degraded("x")
+		const n = 4000
+		for i := range n {
+			synctest.Wait() // who is behind keeps the log
+			m := &message.Message{ID: message.ID{Position: last.Position, Low: r.minter.Low(message.Room("x").Tag(), true)}, Type: "chat", Room: "x", Data: []byte(strconv.Itoa(i + 1))}
+			r.h.Append(message.Entry{Message: m, Flags: message.Degraded})
+		}
+		r.h.Restored("x")
+		for i := range 600 {
+			synctest.Wait()
+			r.publish("x", strconv.Itoa(n+1+i))
+		}
+		got := chats(p.drain(), "x")
+		if len(got) != n+601 || got[n+600] != strconv.Itoa(n+600) {
+			t.Errorf("%d messages came, the last of them %v", len(got), got[len(got)-1:])
+		}
+		if used := r.h.used.Load(); used > 512<<10 {
+			t.Errorf("the log still takes %d bytes", used)
+		}
+	})
+}
+
+// A node may be behind another one at which a session was before: what the session saw there does not come again, and no
+// frame names a place before the one it came with.
+func TestWhoComesFromANodeThatIsFurtherGetsNothingTwice(t *testing.T) {
+	inBubble(t, Config{}, func(r *rig) {
+		r.publish("x", "0")
+		stays := r.open(0, nil, "x")
+		r.set(func() { r.room("x").subscribed = false })
+		r.publish("x", "1")
+		last := r.publish("x", "2")
+		p := r.open(0, map[message.Room]string{"x": last.String()}, "x")
+		r.set(func() {
+			rm := r.room("x")
+			rm.subscribed = true
+			r.h.Append(rm.entries[1])
+			gone := &message.Message{Type: "typing", Room: "x", Data: []byte(`"?"`), Ephemeral: true}
+			gone.ID = message.ID{Position: rm.entries[1].Message.ID.Position, Low: r.minter.Low(gone.Room.Tag(), true)}
+			r.h.Append(message.Entry{Message: gone, Flags: message.Ephemeral})
+			r.h.Degraded("x")
+			r.h.Append(rm.entries[2])
+			r.h.Restored("x")
+		})
+		r.publish("x", "3")
+		r.publish("x", "4")
+		synctest.Wait()
+		r.publish("x", "5")
+		if got := chats(p.drain(), "x"); !slices.Equal(got, []string{"3", "4", "5"}) {
+			t.Errorf("got %v, want what is behind its place", got)
+		}
+		for _, g := range p.all {
+			if g.Room == "x" && g.ID.Position < last.Position {
+				t.Errorf("a frame of type %q lies at %d, before %d that it came with", g.Type, g.ID.Position, last.Position)
+			}
+		}
+		if got := events(p.all); !slices.Equal(got, []string{"welcome", "subscribed", "degraded", "restored"}) {
+			t.Errorf("events %v", got)
+		}
+		if got := chats(stays.drain(), "x"); !slices.Equal(got, []string{"1", "2", "3", "4", "5"}) {
+			t.Errorf("who stayed got %v", got)
+		}
+	})
 }
 
 // The socket may die while a frame about a join is written, at any of them.
