@@ -41,6 +41,11 @@ var mutants = []mutant{
 	one("what waits when Redis goes away is not shown", "../outage.go", "if w.own && it.m != nil {", "if false {"),
 	one("a member that is ahead of the log gets it all again", "../../hub/join.go", "m.lag |= lagAhead", ""),
 	one("a place that fell off is taken for another", "../../hub/index.go", "return n >= x.front && (n >= x.fallen || falls == x.falls)", "return n >= x.front"),
+	one("what was lost is not put back", "../reconcile.go", "if len(names) == 0 {", "if len(names) >= 0 {"),
+	one("what was put back before where a room begins is not for it", "../room.go", "case m == nil || p.first <= r.cut || r", "case m == nil || p.first <= r.base || r"),
+	one("what was put back unseen is not read", "../room.go", "if r.last > r.loss.pushed {", "if false {"),
+	one("what was known before a loss is vouched for", "../history.go", "if b.doubts.Load() != b.sure.Load() {", "if false {"),
+	one("what came late and fell off is not told", "../../hub/resume.go", "if m.pos < l.strayEnd && ", "if false && "),
 	one("a degraded time may be torn", "../../hub/resume.go", "if l.torn(n) {", "if false {"),
 }
 

@@ -51,11 +51,10 @@ type act struct {
 
 // fault is something that goes wrong, and how long.
 type fault struct {
-	name string
-	most time.Duration // it lasts up to so long; 0: it is done at once
-	do   func(r *rand.Rand, n int) (begin, end func(w *world))
-	// needs tells what of the broker heals it; "": it is there.
-	needs string
+	name  string
+	most  time.Duration // it lasts up to so long; 0: it is done at once
+	do    func(r *rand.Rand, n int) (begin, end func(w *world))
+	lossy bool // the server may lose what it has taken
 }
 
 func over(l func(w *world, l *Link)) func(*rand.Rand, int) (func(*world), func(*world)) {
@@ -69,9 +68,6 @@ func server(begin, end func(m *Model)) func(*rand.Rand, int) (func(*world), func
 		return func(w *world) { begin(w.model) }, func(w *world) { end(w.model) }
 	}
 }
-
-// journal is what brings back what a server has lost that had taken it.
-const journal = "the journal"
 
 // faults are all there are.
 var faults = []fault{
@@ -102,8 +98,8 @@ var faults = []fault{
 		return func(w *world) { w.model.Step(d) }, nil
 	}},
 	{name: "the replica takes over and has all", most: time.Second, do: failover(0)},
-	{name: "the replica takes over without the end", most: time.Second, do: failover(400 * time.Millisecond), needs: journal},
-	{name: "the server starts again empty", most: time.Second, do: server((*Model).Down, func(m *Model) { m.Up(true) }), needs: journal},
+	{name: "the replica takes over without the end", most: time.Second, do: failover(400 * time.Millisecond), lossy: true},
+	{name: "the server starts again empty", most: time.Second, do: server((*Model).Down, func(m *Model) { m.Up(true) }), lossy: true},
 	{name: "history is deleted", do: deleted},
 }
 
@@ -159,8 +155,8 @@ func deleted(r *rand.Rand, n int) (begin, end func(*world)) {
 	}, nil
 }
 
-// newPlan draws a schedule.
-func newPlan(seed uint64, off []string) *plan {
+// newPlan draws a schedule. keeps: faults through which the server loses something are left out of it.
+func newPlan(seed uint64, keeps bool) *plan {
 	r := rand.New(rand.NewPCG(seed, 1))
 	p := &plan{
 		seed: seed, nodes: 2 + r.IntN(2), rooms: []message.Room{"a", "b"}[:1+r.IntN(2)],
@@ -198,7 +194,7 @@ func newPlan(seed uint64, off []string) *plan {
 		p.move(q, r, between)
 	}
 	for range r.IntN(5) {
-		p.fail(r, between, off)
+		p.fail(r, between, keeps)
 	}
 	slices.SortFunc(p.acts, func(a, b act) int { return cmp.Compare(a.at, b.at) })
 	return p
@@ -235,7 +231,7 @@ func (p *plan) move(q *peer, r *rand.Rand, between func(from, to time.Duration) 
 }
 
 // fail adds a fault.
-func (p *plan) fail(r *rand.Rand, between func(from, to time.Duration) time.Duration, off []string) {
+func (p *plan) fail(r *rand.Rand, between func(from, to time.Duration) time.Duration, keeps bool) {
 	f, n := faults[r.IntN(len(faults))], r.IntN(p.nodes)
 	begin, end := f.do(r, n)
 	at := between(0, p.length)
@@ -243,10 +239,10 @@ func (p *plan) fail(r *rand.Rand, between func(from, to time.Duration) time.Dura
 	if f.most > 0 {
 		more = between(time.Millisecond, f.most)
 	}
-	if slices.Contains(off, f.needs) && f.needs != "" {
+	if keeps && f.lossy {
 		return
 	}
-	p.lossy = p.lossy || f.needs == journal
+	p.lossy = p.lossy || f.lossy
 	p.deletes = p.deletes || f.name == "history is deleted"
 	p.mute = p.mute || f.name == "publishing is not allowed"
 	name := f.name
