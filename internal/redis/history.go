@@ -79,12 +79,14 @@ func (b *Broker) history(ctx context.Context, q message.Query) (message.Page, er
 // since is from where on the bus vouches for a room's history that was read before. If another server may have answered than
 // the one that gave the last sign, it is asked since when its data exists; if it does not tell, nothing is vouched for.
 func (b *Broker) since(ctx context.Context, ch string, keep broker.Retention) message.Position {
+	born := message.Position(b.born.Load())
 	if b.doubts.Load() != b.sure.Load() {
-		if _, err := b.beat(ctx); err != nil {
+		var err error
+		if born, err = b.lease.born(ctx); err != nil || born == 0 {
 			return b.Now()
 		}
 	}
-	since := max(message.Position(b.born.Load()), message.At(b.clock.millis(), 0).Before(tipTTL(keep)))
+	since := max(born, message.At(b.clock.millis(), 0).Before(tipTTL(keep)))
 	if r := b.find(ch); r != nil {
 		since = max(since, r.lostAt())
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/slack5/realtime/internal/message"
 )
 
 // draining marks the name of a node that has left: what it has written stands, but it answers no more.
@@ -102,6 +104,23 @@ func (l *lease) renew(ctx context.Context) (sign, error) {
 
 // look learns the same without renewing it.
 func (l *lease) look(ctx context.Context) (sign, error) { return l.ask(ctx, "") }
+
+// born is since when Redis' data exists; 0: nobody has said.
+func (l *lease) born(ctx context.Context) (message.Position, error) {
+	var values []string
+	err := l.wire.do(ctx, l.wire.reads, func(ctx context.Context) (err error) {
+		values, err = l.wire.port.Values(ctx, []string{l.wire.keys.shared("born")})
+		return err
+	})
+	if err != nil || len(values) == 0 || values[0] == "" {
+		return 0, err
+	}
+	ms, err := strconv.ParseInt(values[0], 10, 64)
+	if err != nil {
+		return 0, errJunk
+	}
+	return message.At(ms, 0), nil
+}
 
 func (l *lease) ask(ctx context.Context, inc string) (sign, error) {
 	k := l.wire.keys
