@@ -21,6 +21,7 @@ import (
 
 	realtimev1 "github.com/slack5/realtime/gen/realtime/v1"
 	"github.com/slack5/realtime/internal/config"
+	"github.com/slack5/realtime/internal/redis/redistest"
 	"github.com/slack5/realtime/internal/telemetry/telemetrytest"
 )
 
@@ -31,19 +32,23 @@ func TestNothingSecretIsToldAnywhere(t *testing.T) {
 		userKey     = "0f9c2b7ad41e8365ba07c5d2e9f18364"
 		urlPassword = "Uq7hPassword"
 		urlCode     = "Zr4hCode"
+		redisSecret = "Ty6sRedis"
 		payload     = "Pm5kPayload"
 		info        = "Jw3nInfo"
 	)
-	secrets := []string{backendKey, userKey, base64.RawURLEncoding.EncodeToString([]byte(userKey)), urlPassword, urlCode, payload, info}
+	secrets := []string{backendKey, userKey, base64.RawURLEncoding.EncodeToString([]byte(userKey)), urlPassword, urlCode, redisSecret, payload, info}
 	collected := telemetrytest.Start(t)
 	t.Setenv("A_BACKEND_KEY", backendKey)
 	t.Setenv("A_USER_KEY", userKey)
+	redis := redistest.Start(t)
+	redis.Do("CONFIG", "SET", "requirepass", redisSecret)
 	var says atomic.Pointer[string] // at first it has none: what fails is told
 	k := newSigner(t, "first")
 	url := strings.Replace(publishes(t, &says), "//", "//me:"+urlPassword+"@", 1) + "/keys?code=" + urlCode
 	args := []string{
 		"--dev=false", "--log-level=debug", "--grpc-key=env:A_BACKEND_KEY", "--jwt-key=env:A_USER_KEY", "--jwks-url=id=" + url,
 		"--drain-delay=0s", "--drain-window=0s", "--drain-timeout=5s", "--pprof",
+		"--redis-url=redis://default:" + redisSecret + "@" + redis.Addr,
 	}
 	r := StartServer(t, args...)
 	var told strings.Builder // what strangers are told: refusals, error frames, close reasons, statuses
@@ -135,6 +140,9 @@ func TestNothingSecretIsToldAnywhere(t *testing.T) {
 	now := set(k)
 	says.Store(&now)
 	eventually(t, "the key set is there", func() bool { return r.log.find("INFO", "keys read") != nil })
+	redis.Kill()
+	eventually(t, "Redis is missed", func() bool { _, _, body := fetch(t, r.http+"/readyz"); return strings.Contains(body, "degraded") })
+	publish(backendKey, "general", `"`+payload+`"`)
 	for _, path := range []string{"/metrics", "/readyz", "/healthz", "/debug/pprof/cmdline", "/elsewhere"} {
 		_, h, body := fetch(t, r.http+path)
 		if path != "/debug/pprof/cmdline" {
@@ -148,7 +156,7 @@ func TestNothingSecretIsToldAnywhere(t *testing.T) {
 	for text, in := range map[string]string{
 		`"level":"DEBUG","msg":"token refused"`: r.log.String(), `"msg":"accepted"`: r.log.String(), `"msg":"key set not fetched`: r.log.String(), "publish": collected.Raw(),
 		"not_permitted": told.String(), "bad_token": told.String(), "bad_frame": told.String(), "Unauthenticated": told.String(), "InvalidArgument": told.String(), "realtime_connections_total": told.String(),
-		"jwks-url": options(t, args), "grpc-key: ['env:A_BACKEND_KEY']": options(t, args),
+		"jwks-url": options(t, args), "redis-url": options(t, args), "redis": r.log.String(), "grpc-key: ['env:A_BACKEND_KEY']": options(t, args),
 	} {
 		if !strings.Contains(in, text) {
 			t.Errorf("%q is told nowhere", text)
