@@ -8,6 +8,7 @@ BIN := $(CURDIR)/.tmp/bin
 BUF := $(BIN)/buf-1.75.0
 GRPC_PLUGIN := $(BIN)/protoc-gen-go-grpc-1.6.2
 GOLANGCI_LINT := $(BIN)/golangci-lint-2.15.0
+GOVULNCHECK := $(BIN)/govulncheck-1.9.0
 version = $(lastword $(subst -, ,$(notdir $@)))
 # Directories with tests in JavaScript.
 NPM := $(dir $(wildcard */package.json */*/package.json */*/*/package.json))
@@ -19,6 +20,9 @@ BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || \
 	{ b=$$(git merge-base HEAD origin/HEAD 2>/dev/null || git merge-base HEAD main 2>/dev/null) && [ "$$b" != "$$(git rev-parse HEAD)" ] && echo "$$b"; } || \
 	git rev-parse -q --verify HEAD^ || true)
 ARGS ?=
+# How long each fuzz target runs, and which advisories govulncheck asks: file:///path of a copy where there is no network.
+FUZZTIME ?= 10s
+VULNDB ?= https://vuln.go.dev
 need = command -v $(1) >/dev/null || { echo "make $@ needs $(1): apt-get install $(2)" >&2; exit 1; }
 
 .PHONY: help
@@ -72,6 +76,17 @@ sim: ## Run nodes over a model of Redis through SCHEDULES of faults
 sim-mutations: ## Put faults into the code, each of which the simulation must find
 	go test -count=1 -run=Mutants -timeout=2h -v ./internal/redis/sim -mutations
 
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME, one after the other
+	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' cmd internal pkg web | sort | while IFS=: read -r file func; do \
+		echo "$${func#func } in $$(dirname "$$file")"; \
+		go test -run='^$$' -fuzz="^$${func#func }\$$" -fuzztime=$(FUZZTIME) "./$$(dirname "$$file")" </dev/null; done
+
+.PHONY: vulncheck
+vulncheck: $(GOVULNCHECK) ## Ask which known advisories reach code that is called
+	$(GOVULNCHECK) -db=$(VULNDB) ./...
+	cd deploy/check && $(GOVULNCHECK) -db=$(VULNDB) -test ./...
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	go test -run='^$$' -bench=. -benchmem ./...
@@ -121,3 +136,6 @@ $(GRPC_PLUGIN):
 
 $(GOLANGCI_LINT):
 	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(version) && mv $(BIN)/golangci-lint $@
+
+$(GOVULNCHECK):
+	GOBIN=$(BIN) go install golang.org/x/vuln/cmd/govulncheck@v$(version) && mv $(BIN)/govulncheck $@
