@@ -122,20 +122,20 @@ func New(cfg Config) (*Verifier, error) {
 
 // Verify returns the identity behind a token, or an error around ErrExpired, if the token was good once, or else ErrToken.
 func (v *Verifier) Verify(token string) (Identity, error) {
-	i, c, err := v.read(token)
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s) // when the claims are judged: they lie in it
+	i, c, err := v.read(s, token)
 	if err != nil {
 		return Identity{}, err
 	}
 	return v.judge(i, c)
 }
 
-// read returns what a token says, and who signed it.
-func (v *Verifier) read(token string) (*issuer, claims, error) {
+// read returns what a token says, and who signed it. The claims are good as long as the scratch is not used again.
+func (v *Verifier) read(s *scratch, token string) (*issuer, claims, error) {
 	if len(token) > MaxTokenBytes {
 		return nil, claims{}, refuse("%d bytes, the limit is %d", len(token), MaxTokenBytes)
 	}
-	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
 	signed, header, payload, signature, err := s.split(token)
 	if err != nil {
 		return nil, claims{}, err

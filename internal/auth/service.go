@@ -15,7 +15,9 @@ type Service struct {
 
 // VerifyService is Verify for the token of a service: one with a scope, and without anything for sessions. Its errors are Verify's.
 func (v *Verifier) VerifyService(token string) (Service, error) {
-	i, c, err := v.read(token)
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	i, c, err := v.read(s, token)
 	if err != nil {
 		return Service{}, err
 	}

@@ -91,7 +91,8 @@ type Receipt struct {
 type Sink interface {
 	// Append takes an entry of a subscribed room. The entry's message is not changed any more by anyone.
 	// Stored entries come in position order, each once, except those flagged Belated. An ephemeral entry bears the
-	// position of the stored entry before it, or Now if there is none.
+	// position of the stored entry before it, or Now if there is none. What came as Degraded comes once more when it is
+	// stored, flagged Shown: only its place is new.
 	Append(e message.Entry)
 	// Live: the room's entries after tip (0: it has none) follow from now on. degraded: the bus is away, tip is unknown.
 	Live(room message.Room, tip message.Position, degraded bool)

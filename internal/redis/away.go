@@ -150,11 +150,12 @@ func (b *Broker) watch(ctx context.Context) error {
 					return refusal(err)
 				}
 			}
+			var took time.Duration // without what the end of an outage waits for: what is lost meanwhile does not
 			if gone := b.lacks(); b.wire.opened.Load() {
-				todo = b.regainAll(ctx, todo.with(&gone))
+				todo, took = b.regainAll(ctx, todo.with(&gone))
 			}
 			// However often Redis loses something, most of its time is for others.
-			if rest = max(kickPause, 11*time.Since(begin)); todo == (slots{}) && !b.away.Load() {
+			if rest = max(kickPause, 11*took); todo == (slots{}) && !b.away.Load() {
 				break
 			}
 			if !pause(ctx, wait) {
@@ -185,20 +186,21 @@ func (b *Broker) rest(ctx context.Context, d time.Duration) bool {
 }
 
 // regainAll ends the outages of those parts of some slots that answer again, and puts back what they have lost. It returns
-// what does not answer.
-func (b *Broker) regainAll(ctx context.Context, of slots) (left slots) {
+// what does not answer, and how long Redis was asked.
+func (b *Broker) regainAll(ctx context.Context, of slots) (left slots, took time.Duration) {
 	b.wire.doubt()
 	begin, before := time.Now(), b.restored.Load()
 	parts := b.wire.parts(of)
 	left = of
-	var mu sync.Mutex // guards left
+	var mu sync.Mutex // guards left and took
 	var tries sync.WaitGroup
 	for _, p := range parts {
 		tries.Go(func() {
-			if b.regain(ctx, p) {
-				mu.Lock()
+			compared, ended := b.regain(ctx, p)
+			mu.Lock()
+			defer mu.Unlock()
+			if took = max(took, compared.Sub(begin)); ended {
 				left = left.without(&p.slots)
-				mu.Unlock()
 			}
 		})
 	}
@@ -206,17 +208,19 @@ func (b *Broker) regainAll(ctx context.Context, of slots) (left slots) {
 	if n := b.restored.Load() - before; n > 0 {
 		b.log.Warn("redis had lost messages: they are back in their places", "count", n, "took", time.Since(begin))
 	}
-	return left
+	return left, took
 }
 
-// regain puts back what a part has lost, and ends its outage if there is one; false: it does not answer.
-func (b *Broker) regain(ctx context.Context, p part) bool {
-	if b.reaches(ctx, p) != nil || !b.reconcile(ctx, p) {
-		return false
+// regain puts back what a part has lost, which it is compared for until the time that is returned, and ends its outage if there
+// is one; false: it does not answer.
+func (b *Broker) regain(ctx context.Context, p part) (compared time.Time, ended bool) {
+	ok := b.reaches(ctx, p) == nil && b.reconcile(ctx, p)
+	if compared = time.Now(); !ok {
+		return compared, false
 	}
 	back, ended := b.flush(ctx, p)
 	if !back {
-		return ended
+		return compared, ended
 	}
 	all := p.slots == allSlots
 	if all {
@@ -230,7 +234,7 @@ func (b *Broker) regain(ctx context.Context, p part) bool {
 		signal(b.presence.news)
 		signal(b.presence.flush)
 	}
-	return true
+	return compared, true
 }
 
 // reaches asks a part for a sign of life, and gives one where that is to be given.

@@ -167,7 +167,7 @@ func (n *node) run() *node {
 
 const patience = 20 * time.Second
 
-func until(t *testing.T, what string, done func() bool) {
+func until(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

@@ -19,7 +19,8 @@ func TestWhatAPartOfAClusterLosesInAFailoverIsPutBackInItsPlace(t *testing.T) {
 		n.live(losing...)
 		n.live(others...)
 	}
-	l, rest := startLoad(losing, 10*time.Millisecond, a, b), startLoad(others, 20*time.Millisecond, a, b)
+	// So slowly that the last node to come back finds fewer than 500 behind what was lost, else it could not be put in its place.
+	l, rest := startLoad(losing, 50*time.Millisecond, a, b), startLoad(others, 50*time.Millisecond, a, b)
 	b.flows(losing[0])
 	c.Replicas[shard].Pause()
 	c.Primaries[shard].KillConns("replica") // what is stored from now on it never gets

@@ -53,7 +53,7 @@ func TestTheContractsHoldOverACluster(t *testing.T) { // alone: the suite looks 
 				buses++
 				stores := make([]presence.Store, n)
 				for i := range stores {
-					stores[i] = newPresence(t, c.Primaries[0], fmt.Sprint("who", buses, ":"), quick(names[i]))
+					stores[i] = reaching{t, newPresence(t, c.Primaries[0], fmt.Sprint("who", buses, ":"), quick(names[i]))}
 				}
 				return stores
 			},
@@ -70,6 +70,19 @@ func TestTheContractsHoldOverACluster(t *testing.T) { // alone: the suite looks 
 		if _, err := redis.Number(t.Context(), options(t, addr, "")); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// reaching is a store that is ready only when Redis was reached: until then it counts its own node alone.
+type reaching struct {
+	t testing.TB
+	*store
+}
+
+func (r reaching) Run(ctx context.Context, sink presence.Sink, ready func()) error {
+	return r.store.Run(ctx, sink, func() {
+		until(r.t, "redis is reached", func() bool { return ctx.Err() != nil || !r.Stale() })
+		ready()
 	})
 }
 

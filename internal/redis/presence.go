@@ -75,8 +75,10 @@ type Presence struct {
 	stats presenceCounters
 	own   ownRooms
 	inbox presenceInbox
-	nodes liveNodes
-	waste garbage
+
+	writing sync.RWMutex // held while what was put is written
+	nodes   liveNodes
+	waste   garbage
 }
 
 var _ presence.Store = (*Presence)(nil)
@@ -158,6 +160,7 @@ func (p *Presence) connect(ctx context.Context) error {
 		return fmt.Errorf("redis refuses this node: %w", err)
 	case err != nil:
 		p.unreachable(ctx, err)
+		signal(p.beaten)
 		return nil
 	}
 	p.conn.Store(c)

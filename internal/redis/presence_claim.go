@@ -5,6 +5,7 @@ import (
 	_ "embed" // the script
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -36,6 +37,7 @@ func (p *Presence) Claim(ctx context.Context, own presence.Field, most int) (tak
 		p.inc, seconds(p.cfg.TTL), string(appendState(nil, &own.State)), strconv.Itoa(int(own.Sessions)), strconv.Itoa(most),
 	}
 	key := p.keys.users(ch)
+	defer p.behindWrites(ctx, own.User)()
 	for {
 		counted, err := p.tryClaim(ctx, c.command, key, args)
 		if err != nil && (p.Stale() || p.bus.isAway(ch)) && ctx.Err() == nil {
@@ -60,6 +62,25 @@ func (p *Presence) Claim(ctx context.Context, own presence.Field, most int) (tak
 		}
 		if len(args) == before {
 			return false, nil
+		}
+	}
+}
+
+// behindWrites waits until what was put of a user is written, which else would take his claim back; then nothing is written
+// until the returned function is called. A Redis that is slow is not waited for.
+func (p *Presence) behindWrites(ctx context.Context, user string) (release func()) {
+	ctx, cancel := context.WithTimeout(ctx, p.opts.CallTimeout/2)
+	defer cancel()
+	for {
+		if p.writing.TryRLock() {
+			if !p.own.waits(user) {
+				return p.writing.RUnlock
+			}
+			p.writing.RUnlock()
+			signal(p.flush)
+		}
+		if !pause(ctx, 2*time.Millisecond) {
+			return func() {}
 		}
 	}
 }

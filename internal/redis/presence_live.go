@@ -51,12 +51,12 @@ func (p *Presence) unreachable(ctx context.Context, err error) {
 // learn takes what a beat has brought, and returns when the next is due. cut: the connection was lost meanwhile, or Redis
 // emptied.
 func (p *Presence) learn(b sign, cut bool) time.Duration {
-	defer signal(p.beaten)
 	defer p.beating.Store(false)
 	next := p.bus.cfg.Beat
 	if p.conn.Load() == nil { // it is being dialled; if that fails, that tells so
 		return next
 	}
+	defer signal(p.beaten)
 	n, now := &p.nodes, time.Now()
 
 	n.mu.Lock()

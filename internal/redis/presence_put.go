@@ -230,6 +230,18 @@ func (o *ownRooms) restore(w presenceWrite) {
 	o.enqueue(r)
 }
 
+// waits tells whether something of a user is to be written.
+func (o *ownRooms) waits(user string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r := o.rooms[message.Global]
+	if r == nil {
+		return false
+	}
+	_, ok := r.wait[user]
+	return ok
+}
+
 func (o *ownRooms) idle() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -293,6 +305,8 @@ func (p *Presence) round(ctx context.Context) (more bool, err error) {
 	if c == nil {
 		return false, errPresenceAway
 	}
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	writes, touch := p.own.take()
 	if len(writes) == 0 && len(touch) == 0 {
 		return false, nil

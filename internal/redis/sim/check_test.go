@@ -174,8 +174,8 @@ func (w *world) excused(s *sent, r *room, gaps []line) bool {
 		at = e.Message.ID.Position
 	case s.receipt.Degraded: // where it was stored when the server was back, nobody knows any more
 		return len(gaps) > 0
-	case w.plan.trims && w.plan.lossy: // what is put back is trimmed too, and does not name what it followed
-		return len(gaps) > 0
+	case w.plan.trims && w.plan.lossy: // what would be put back is trimmed too: nothing names it
+		return true
 	}
 	for _, g := range gaps {
 		if g.event.Reason == message.GapDeleted && (w.deleted(s, r) || s.receipt.Degraded) { // a first try may have been deleted

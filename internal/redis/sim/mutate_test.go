@@ -33,7 +33,7 @@ var mutants = []mutant{
 		{"../worker.go", "case t.tip > r.last:\n\t\tr.missing(t.tip, true)", "case t.tip > r.last:"},
 	}},
 	one("the outbox is stored from its end", "../outage.go", "o.rooms[name] = append(o.rooms[name], p)", "o.rooms[name] = append([]*parked{p}, o.rooms[name]...)"),
-	one("an outage ends before its rooms are read", "../outage.go", "if !b.settle(ctx) {\n\t\t\t\t\treturn false\n\t\t\t\t}", ""),
+	one("an outage ends before its rooms are read", "../outage.go", "if back && !b.settle(ctx, p) {", "if false {"),
 	one("an error from behind the writes counts as not executed", "../port.go", "says nothing in its first word\n\t\t\treturn unknown", "\n\t\t\treturn notExecuted"),
 	one("a silent connection is kept", "../conn.go", "return now-p.sent < c.b.cfg.ProbeAfter", "return true"),
 	one("time goes on while nobody answers", "../clock.go", "c.n = 0\n", "_ = c.n\n"),
