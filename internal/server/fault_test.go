@@ -69,7 +69,7 @@ func TestSubscriptionsThatBreakCostNobodyAMessage(t *testing.T) {
 }
 
 func TestConnectionsThatBreakWithMessagesUnderWayCostNobodyAMessage(t *testing.T) {
-	whole(t, ordeal{fault: "kill-all", flap: 8, every: often, lasts: time.Millisecond}.judge(t))
+	whole(t, ordeal{fault: "kill-all", flap: 8, every: seldom, lasts: time.Millisecond}.judge(t))
 }
 
 func TestAResumeAtANodeThatIsBehindBringsEachMessageOnce(t *testing.T) {
