@@ -58,6 +58,15 @@ func whole(t *testing.T, r *bench.Report) {
 	}
 }
 
+// kept is whole but for order: what comes back into its place after a loss, or was shown in an outage that a slow machine makes
+// of a fault, may come behind what followed it.
+func kept(t *testing.T, r *bench.Report) {
+	t.Helper()
+	if r.Lost > 0 || r.Duplicated > 0 || len(r.Gaps) > 0 {
+		t.Errorf("%d lost, %d duplicated, gaps %v; want none of them", r.Lost, r.Duplicated, r.Gaps)
+	}
+}
+
 const (
 	often  = 150 * time.Millisecond
 	seldom = time.Second
@@ -69,7 +78,7 @@ func TestSubscriptionsThatBreakCostNobodyAMessage(t *testing.T) {
 }
 
 func TestConnectionsThatBreakWithMessagesUnderWayCostNobodyAMessage(t *testing.T) {
-	whole(t, ordeal{fault: "kill-all", flap: 8, every: seldom, lasts: time.Millisecond}.judge(t))
+	kept(t, ordeal{fault: "kill-all", flap: 8, every: seldom, lasts: time.Millisecond}.judge(t))
 }
 
 func TestAResumeAtANodeThatIsBehindBringsEachMessageOnce(t *testing.T) {
@@ -78,7 +87,7 @@ func TestAResumeAtANodeThatIsBehindBringsEachMessageOnce(t *testing.T) {
 
 // Of what was acknowledged by the old primary alone, nothing is missing.
 func TestAFailoverThatLosesATailCostsNobodyAMessage(t *testing.T) {
-	whole(t, ordeal{fault: "failover", every: seldom, lasts: time.Millisecond}.judge(t))
+	kept(t, ordeal{fault: "failover", every: seldom, lasts: time.Millisecond}.judge(t))
 }
 
 // While Redis is away, sessions see what comes from their own node, and then all the rest; who stays where he is sees each
