@@ -18,7 +18,10 @@ import (
 	"github.com/slack5/realtime/pkg/realtime"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// What the Redis library leaves behind a look at the servers rests for up to a second and ends by itself.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
+}
 
 // patience is for what takes milliseconds.
 const patience = 10 * time.Second
